@@ -1,0 +1,113 @@
+"""The EventLog port: the one way to write and read events.
+
+Guarantees of every implementation (the contract suite in tests/events/test_log_contract.py holds
+each to them): an append is all or nothing; it happens only if every entity is where it was expected;
+appending the same command again returns the position of the first time, whatever happened in
+between; events of one entity have no gap and no fork; a subscription delivers every event after its
+start once, in order of position. Does not guarantee: that a read right after an append sees it on
+another replica. The conditional append makes that harmless for decisions; readers who care wait for
+a position.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Final
+from urllib.parse import urlsplit
+
+from events.event import Append, EntityId, Event, Expected, Metadata, Position, Recorded
+
+ALL_EVENTS: Final = "evt.>"
+"""The pattern of every event of every tenant."""
+ALL_TRAFFIC: Final = "obs.>"
+"""The pattern of every traffic window of every tenant."""
+
+EVENT_BYTES_MAX: Final = 1_000_000
+"""One encoded event; NATS refuses a message over 1 MiB."""
+APPEND_EVENTS_MAX: Final = 1_000
+"""Events in one append; NATS refuses a longer atomic batch."""
+
+
+class EventLog(ABC):
+    """An ordered, append-only sequence of events."""
+
+    async def append(
+        self,
+        entity: EntityId,
+        events: Sequence[Event],
+        *,
+        expected: Expected,
+        metadata: Metadata | None = None,
+    ) -> Position:
+        """Append `events` to one entity; the position of the last of them.
+
+        Raises WrongExpectedPosition (nothing was written), EventTooLarge (likewise),
+        LogUnavailable, AppendOutcomeUnknown.
+        """
+        part = Append(entity=entity, events=events, expected=expected)
+        return await self.append_all([part], metadata=metadata)
+
+    @abstractmethod
+    async def append_all(
+        self, appends: Sequence[Append], *, metadata: Metadata | None = None
+    ) -> Position:
+        """Append to several entities, all or nothing; the position of the last event.
+
+        Each entity may be named once. Raises as `append` does.
+        """
+
+    @abstractmethod
+    def read(self, entity: EntityId, *, after: Position = 0) -> AsyncIterator[Recorded]:
+        """The entity's events after a position, oldest first, up to now. Raises MalformedEvent."""
+
+    @abstractmethod
+    def subscribe_batches(
+        self, pattern: str = ALL_EVENTS, *, after: Position = 0, batch_max: int = 500
+    ) -> AsyncIterator[Sequence[Recorded]]:
+        """Every event whose subject matches, after a position, then live, for ever.
+
+        A batch holds what is there already, at least one event and at most `batch_max`; nothing
+        waits for a batch to fill. `pattern` is a NATS subject pattern (`*`, `>`). Survives loss of
+        the connection without gap or repeat. Raises MalformedEvent when a message is not one of our
+        events, after all batches before it; resume with `after=error.position` to skip it.
+        """
+
+    async def subscribe(
+        self, pattern: str = ALL_EVENTS, *, after: Position = 0
+    ) -> AsyncIterator[Recorded]:
+        """As `subscribe_batches`, one event at a time."""
+        async for batch in self.subscribe_batches(pattern, after=after):
+            for recorded in batch:
+                yield recorded
+
+    @abstractmethod
+    async def position(self) -> Position:
+        """The position of the last event in the log, 0 when it is empty. Asked of the leader."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let go of everything. Appends under way are finished first."""
+
+
+def connect(url: str) -> AbstractAsyncContextManager[EventLog]:
+    """A log by its address: `nats://host:port[,host:port]`, `memory:`, or `file:///path.jsonl`.
+
+    The NATS stream is created from its declaration if it does not exist, and compared with it if it
+    does (StreamMismatch). Raises ValueError for another scheme.
+    """
+    scheme = urlsplit(url).scheme
+    if scheme in ("nats", "tls"):
+        from events.jetstream import connect_log  # nats stays out of every other log's import
+
+        return connect_log(url)
+    if scheme == "memory":
+        from events.memory import open_memory_log
+
+        return open_memory_log()
+    if scheme == "file":
+        from events.files import open_file_log
+
+        return open_file_log(urlsplit(url).path)
+    raise ValueError(f"no log for {url!r}: expected nats://, tls://, memory: or file://")
