@@ -29,9 +29,7 @@ class Bus(Protocol):
         """One reply. Raises NoResponders at once, RequestTimeout, RemoteFailure, LogUnavailable."""
         ...
 
-    def stream(
-        self, subject: str, payload: bytes, *, timeout_s: float
-    ) -> AsyncIterator[bytes]:
+    def stream(self, subject: str, payload: bytes, *, timeout_s: float) -> AsyncIterator[bytes]:
         """All replies in order; `timeout_s` bounds the wait for each. Raises as `request`.
 
         Closing the iterator tells the server, whose handler is then cancelled.
