@@ -1,0 +1,1 @@
+"""A pytest plugin for replay tests: `given`, `event_log`, `replay`."""
