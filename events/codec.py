@@ -80,6 +80,11 @@ def cloud_event(recorded: Recorded) -> CloudEvent:
     )
 
 
+def encode_message(recorded: Recorded) -> bytes:
+    """The message body of an event that is on a log already: as `encode` wrote it, no position."""
+    return _encode(msgspec.structs.replace(cloud_event(recorded), position=None))
+
+
 def encode_recorded(recorded: Recorded) -> bytes:
     """`cloud_event` as one line of JSON, without the newline."""
     return _encode(cloud_event(recorded))

@@ -87,6 +87,15 @@ class EventLog(ABC):
         """The position of the last event in the log, 0 when it is empty. Asked of the leader."""
 
     @abstractmethod
+    async def restore(self, recorded: Sequence[Recorded]) -> Position:
+        """Write events of another log verbatim, ids, times, actors and positions included.
+
+        For imports: the first must stand at `position() + 1` and the rest follow without a gap,
+        else ValueError and nothing is written. All or nothing; at most APPEND_EVENTS_MAX. Raises
+        LogUnavailable, AppendOutcomeUnknown (ask `position()` how far it came).
+        """
+
+    @abstractmethod
     async def close(self) -> None:
         """Let go of everything. Appends under way are finished first."""
 
