@@ -1,0 +1,47 @@
+# Everything a person or the CI does here. Needs Python 3.11 or later with its venv module; no root.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up test check format bench hooks clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(STAMP) ## a guided tour on real models and real traffic; ends by itself
+	$(BIN)/switchback demo
+
+up: $(STAMP) ## everything on this machine, state in ./.switchback; Ctrl-C stops it
+	$(BIN)/switchback up
+
+test: $(STAMP) ## every test, on real servers that it starts itself
+	$(BIN)/python -m pytest
+
+check: $(STAMP) ## what CI checks besides the tests: format, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## put the code into its one format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP) ## our figures beside the ceilings measured in the same run
+	$(BIN)/switchback bench
+
+hooks: $(STAMP) ## run the checks of a file when it is committed
+	$(BIN)/pre-commit install
+
+clean: ## remove what tools have built; keeps .venv and ./.switchback
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+# Written last: an installation that was interrupted is done again, as is one older than pyproject.toml.
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
