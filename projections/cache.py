@@ -1,0 +1,4 @@
+"""Entries in Redis."""
+
+
+class Cache: ...

@@ -1,0 +1,190 @@
+"""Endpoints: policy, active and previous version, the latest swap, open alerts.
+
+`active` is the version that last carried all traffic. `carried` keeps every version that did so and
+was not rolled back from, each once, latest last: `previous` is the one before `active` in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from types import MappingProxyType
+from typing import TypeAlias
+
+from msgspec.structs import replace
+
+from events.catalogue.endpoints import (
+    AlertCleared,
+    AlertRaised,
+    EndpointCreated,
+    Policy,
+    PolicySet,
+    RolledBack,
+    SwapCompleted,
+    SwapFailed,
+    SwapRequested,
+)
+from events.event import Recorded
+from projections.projection import On, Projection, Read
+from projections.results import Alert, Swap
+from projections.table import Row, Table
+from projections.working import WorkingSet
+
+
+class EndpointRow(Row, frozen=True, kw_only=True):
+    name: str
+    model: str
+    policy: Policy
+    active: str | None
+    previous: str | None
+    carried: tuple[str, ...]
+    swap: Swap | None
+    alerts: tuple[Alert, ...]
+    created_at: datetime
+    updated_at: datetime
+
+
+_Change: TypeAlias = Callable[[EndpointRow], EndpointRow]
+
+ENDPOINTS = Table("endpoints", EndpointRow, key=("tenant", "name"))
+
+
+def full_traffic_version(policy: Policy) -> str | None:
+    """The version that gets every request, if it is one."""
+    weighted = {version for version, weight in policy.split.items() if weight > 0}
+    for rule in policy.rules:
+        weighted |= {version for version, weight in rule.split.items() if weight > 0}
+    return weighted.pop() if len(weighted) == 1 else None
+
+
+def _created(rows: WorkingSet, recorded: Recorded, event: EndpointCreated) -> None:
+    row = EndpointRow(
+        tenant=recorded.entity.tenant,
+        position=recorded.position,
+        name=recorded.entity.id,
+        model=event.model,
+        policy=event.policy,
+        active=None,
+        previous=None,
+        carried=(),
+        swap=None,
+        alerts=(),
+        created_at=recorded.time,
+        updated_at=recorded.time,
+    )
+    rows[ENDPOINTS].put(_routed(row, event.policy))
+
+
+def _policy_set(rows: WorkingSet, recorded: Recorded, event: PolicySet) -> None:
+    _update(rows, recorded, lambda row: _routed(row, event.policy))
+
+
+def _swap_requested(rows: WorkingSet, recorded: Recorded, event: SwapRequested) -> None:
+    swap = Swap(
+        id=event.swap_id,
+        from_=event.from_version,
+        to=event.to_version,
+        state="requested",
+        requested_at=recorded.time,
+        deadline=event.deadline,
+        position=recorded.position,
+    )
+    _update(rows, recorded, lambda row: replace(row, swap=swap))
+
+
+def _swap_completed(rows: WorkingSet, recorded: Recorded, event: SwapCompleted) -> None:
+    def complete(row: EndpointRow) -> EndpointRow:
+        swap = _ended(row.swap, recorded, event.swap_id)
+        if swap is not None:
+            row = replace(row, swap=replace(swap, state="completed"))
+        return _routed(row, event.policy)
+
+    _update(rows, recorded, complete)
+
+
+def _swap_failed(rows: WorkingSet, recorded: Recorded, event: SwapFailed) -> None:
+    def fail(row: EndpointRow) -> EndpointRow:
+        swap = _ended(row.swap, recorded, event.swap_id)
+        if swap is None:
+            return row
+        failed = replace(swap, state="failed", reason=event.reason, detail=event.detail)
+        return replace(row, swap=failed)
+
+    _update(rows, recorded, fail)
+
+
+def _rolled_back(rows: WorkingSet, recorded: Recorded, event: RolledBack) -> None:
+    def roll_back(row: EndpointRow) -> EndpointRow:
+        healthy = tuple(v for v in row.carried if v not in event.from_versions)
+        return _routed(replace(row, carried=healthy), event.policy)
+
+    _update(rows, recorded, roll_back)
+
+
+def _alert_raised(rows: WorkingSet, recorded: Recorded, event: AlertRaised) -> None:
+    alert = Alert(
+        id=event.alert_id,
+        kind=event.kind,
+        severity=event.severity,
+        version=event.version,
+        detail=event.detail,
+        raised_at=recorded.time,
+        position=recorded.position,
+    )
+    _update(rows, recorded, lambda row: replace(row, alerts=(*row.alerts, alert)))
+
+
+def _alert_cleared(rows: WorkingSet, recorded: Recorded, event: AlertCleared) -> None:
+    def clear(row: EndpointRow) -> EndpointRow:
+        return replace(row, alerts=tuple(a for a in row.alerts if a.id != event.alert_id))
+
+    _update(rows, recorded, clear)
+
+
+def _routed(row: EndpointRow, policy: Policy) -> EndpointRow:
+    """The row under a new policy."""
+    full = full_traffic_version(policy)
+    if full is None:
+        return replace(row, policy=policy)
+    carried = (*(version for version in row.carried if version != full), full)
+    previous = carried[-2] if len(carried) > 1 else None
+    return replace(row, policy=policy, active=full, previous=previous, carried=carried)
+
+
+def _ended(swap: Swap | None, recorded: Recorded, swap_id: str) -> Swap | None:
+    """The swap with its duration, if it is the one that ended."""
+    if swap is None or swap.id != swap_id:
+        return None
+    duration_ms = (recorded.time - swap.requested_at) / timedelta(milliseconds=1)
+    return replace(swap, duration_ms=duration_ms, position=recorded.position)
+
+
+def _update(rows: WorkingSet, recorded: Recorded, change: _Change) -> None:
+    row = rows[ENDPOINTS].get((recorded.entity.tenant, recorded.entity.id))
+    if row is not None:
+        changed = replace(change(row), position=recorded.position, updated_at=recorded.time)
+        rows[ENDPOINTS].put(changed)
+
+
+def _endpoint_row(recorded: Recorded) -> Iterable[Read]:
+    yield ENDPOINTS, (recorded.entity.tenant, recorded.entity.id)
+
+
+PROJECTION = Projection(
+    name="endpoints",
+    version=1,
+    tables=(ENDPOINTS,),
+    on=MappingProxyType(
+        {
+            EndpointCreated: On(_created),
+            PolicySet: On(_policy_set, _endpoint_row),
+            SwapRequested: On(_swap_requested, _endpoint_row),
+            SwapCompleted: On(_swap_completed, _endpoint_row),
+            SwapFailed: On(_swap_failed, _endpoint_row),
+            RolledBack: On(_rolled_back, _endpoint_row),
+            AlertRaised: On(_alert_raised, _endpoint_row),
+            AlertCleared: On(_alert_cleared, _endpoint_row),
+        }
+    ),
+    cached=ENDPOINTS,
+)

@@ -1,0 +1,173 @@
+"""Nodes and what is resident on them.
+
+Residency rows belong to the tenant of the version, so a tenant sees where its own versions are; the
+node rows belong to `system` and are seen by all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from types import MappingProxyType
+from typing import TypeAlias
+
+from msgspec.structs import replace
+
+from events.catalogue.nodes import (
+    NodeDraining,
+    NodeJoined,
+    NodeLeft,
+    NodeLost,
+    VersionLoaded,
+    VersionLoadFailed,
+    VersionUnloaded,
+)
+from events.event import Recorded
+from projections.projection import On, Projection, Read
+from projections.table import Row, Table, Visibility
+from projections.working import WorkingSet
+
+_VersionEvent: TypeAlias = VersionLoaded | VersionLoadFailed | VersionUnloaded
+
+
+class NodeRow(Row, frozen=True, kw_only=True):
+    node: str
+    state: str
+    """`joined`, `draining`, `lost` or `left`."""
+    runtimes: tuple[str, ...]
+    memory_budget_bytes: int
+    memory_used_bytes: int
+    updated_at: datetime
+
+
+class ResidencyRow(Row, frozen=True, kw_only=True):
+    model: str
+    version: str
+    node: str
+    state: str
+    """`resident` or `failed`."""
+    memory_bytes: int
+    load_ms: float
+    reason: str | None
+    detail: str | None
+
+
+NODES = Table("nodes", NodeRow, key=("tenant", "node"), visibility=Visibility.SHARED)
+RESIDENCY = Table(
+    "residency",
+    ResidencyRow,
+    key=("tenant", "model", "version", "node"),
+    lookup=("node",),
+    visibility=Visibility.OVERSEEN,
+)
+
+
+def _joined(rows: WorkingSet, recorded: Recorded, event: NodeJoined) -> None:
+    _empty(rows, recorded)
+    rows[NODES].put(
+        NodeRow(
+            tenant=recorded.entity.tenant,
+            position=recorded.position,
+            node=recorded.entity.id,
+            state="joined",
+            runtimes=event.runtimes,
+            memory_budget_bytes=event.memory_budget_bytes,
+            memory_used_bytes=0,
+            updated_at=recorded.time,
+        )
+    )
+
+
+def _draining(rows: WorkingSet, recorded: Recorded, event: NodeDraining) -> None:
+    _set_state(rows, recorded, "draining")
+
+
+def _lost(rows: WorkingSet, recorded: Recorded, event: NodeLost) -> None:
+    _empty(rows, recorded)
+    _set_state(rows, recorded, "lost")
+
+
+def _left(rows: WorkingSet, recorded: Recorded, event: NodeLeft) -> None:
+    _empty(rows, recorded)
+    _set_state(rows, recorded, "left")
+
+
+def _loaded(rows: WorkingSet, recorded: Recorded, event: VersionLoaded) -> None:
+    row = _residency(recorded, event, "resident")
+    rows[RESIDENCY].put(replace(row, memory_bytes=event.memory_bytes, load_ms=event.load_ms))
+    _set_use(rows, recorded)
+
+
+def _load_failed(rows: WorkingSet, recorded: Recorded, event: VersionLoadFailed) -> None:
+    row = _residency(recorded, event, "failed")
+    rows[RESIDENCY].put(replace(row, reason=event.reason, detail=event.detail))
+    _set_use(rows, recorded)
+
+
+def _unloaded(rows: WorkingSet, recorded: Recorded, event: VersionUnloaded) -> None:
+    version = event.version
+    key = (version.tenant, version.model, version.version, recorded.entity.id)
+    rows[RESIDENCY].delete(key)
+    _set_use(rows, recorded)
+
+
+def _residency(recorded: Recorded, event: _VersionEvent, state: str) -> ResidencyRow:
+    return ResidencyRow(
+        tenant=event.version.tenant,
+        position=recorded.position,
+        model=event.version.model,
+        version=event.version.version,
+        node=recorded.entity.id,
+        state=state,
+        memory_bytes=0,
+        load_ms=0.0,
+        reason=None,
+        detail=None,
+    )
+
+
+def _empty(rows: WorkingSet, recorded: Recorded) -> None:
+    for row in rows[RESIDENCY].matching((recorded.entity.id,)):
+        rows[RESIDENCY].delete(RESIDENCY.key_of(row))
+
+
+def _set_state(rows: WorkingSet, recorded: Recorded, state: str) -> None:
+    node = rows[NODES].get((recorded.entity.tenant, recorded.entity.id))
+    if node is not None:
+        rows[NODES].put(
+            replace(node, state=state, position=recorded.position, updated_at=recorded.time)
+        )
+    _set_use(rows, recorded)
+
+
+def _set_use(rows: WorkingSet, recorded: Recorded) -> None:
+    node = rows[NODES].get((recorded.entity.tenant, recorded.entity.id))
+    if node is None:
+        return
+    used = sum(row.memory_bytes for row in rows[RESIDENCY].matching((recorded.entity.id,)))
+    rows[NODES].put(
+        replace(node, memory_used_bytes=used, position=recorded.position, updated_at=recorded.time)
+    )
+
+
+def _node_rows(recorded: Recorded) -> Iterable[Read]:
+    yield NODES, (recorded.entity.tenant, recorded.entity.id)
+    yield RESIDENCY, (recorded.entity.id,)
+
+
+PROJECTION = Projection(
+    name="nodes",
+    version=1,
+    tables=(NODES, RESIDENCY),
+    on=MappingProxyType(
+        {
+            NodeJoined: On(_joined, _node_rows),
+            NodeDraining: On(_draining, _node_rows),
+            NodeLost: On(_lost, _node_rows),
+            NodeLeft: On(_left, _node_rows),
+            VersionLoaded: On(_loaded, _node_rows),
+            VersionLoadFailed: On(_load_failed, _node_rows),
+            VersionUnloaded: On(_unloaded, _node_rows),
+        }
+    ),
+)
