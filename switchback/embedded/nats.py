@@ -10,7 +10,9 @@ from typing import Final
 
 import msgspec
 
-from switchback.embedded.process import Server, answers, free_port
+from switchback.embedded.ownership import write_private
+from switchback.embedded.ports import converse, free_port
+from switchback.embedded.process import Server
 
 PAYLOAD_BYTES_MAX: Final = 8 * 1024 * 1024
 _USER: Final = "switchback"
@@ -46,24 +48,25 @@ class NatsServer(Server):
         self._cluster_secret = secret
 
     @property
+    def _secret(self) -> str:
+        return self._cluster_secret or self.identity.secret
+
+    @property
     def url(self) -> str:
-        secret = self._cluster_secret or self.identity.secret
-        return f"nats://{_USER}:{secret}@127.0.0.1:{self.identity.port}"
+        return f"nats://{_USER}:{self._secret}@127.0.0.1:{self.identity.port}"
 
     def _prepare(self) -> list[str]:
         path = self.directory / "nats.json"
-        path.touch(mode=0o600)
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(self._configuration())))
+        write_private(path, msgspec.json.format(msgspec.json.encode(self._configuration())))
         return [nats_server_binary(), "-c", str(path)]
 
     def _configuration(self) -> dict[str, object]:
-        secret = self._cluster_secret or self.identity.secret
         configuration: dict[str, object] = {
             "server_name": self._server_name,
             "host": "127.0.0.1",
             "port": self.identity.port,
             "max_payload": PAYLOAD_BYTES_MAX,
-            "authorization": {"user": _USER, "password": secret},
+            "authorization": {"user": _USER, "password": self._secret},
             "jetstream": {"store_dir": str(self.directory / "store"), "sync_interval": "always"},
         }
         if self._cluster_port is not None:
@@ -71,13 +74,16 @@ class NatsServer(Server):
                 "name": "switchback",
                 "host": "127.0.0.1",
                 "port": self._cluster_port,
-                "authorization": {"user": _USER, "password": secret},
+                "authorization": {"user": _USER, "password": self._secret},
                 "routes": list(self._routes),
             }
         return configuration
 
     async def _ready(self) -> bool:
-        return await answers(self.identity.port)
+        login = msgspec.json.encode({"user": _USER, "pass": self._secret, "verbose": False})
+        request = b"CONNECT " + login + b"\r\nPING\r\n"
+        lines = await converse(self.identity.port, request, replies=2)
+        return lines is not None and lines[1] == b"PONG\r\n"
 
 
 def nats_cluster(directory: Path, *, secret: str, size: int = 3) -> list[NatsServer]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import shutil
 import sys
 from pathlib import Path
 from typing import Final
 
+from switchback.embedded.ownership import write_private
+from switchback.embedded.ports import converse
 from switchback.embedded.process import Server
 
 _MEMORY_MAX: Final = "256mb"
@@ -35,28 +35,26 @@ class RedisServer(Server):
 
     def _prepare(self) -> list[str]:
         path = self.directory / "redis.conf"
-        path.touch(mode=0o600)
         settings = {
             "bind": "127.0.0.1",
             "port": self.identity.port,
             "requirepass": self.identity.secret,
-            "dir": f'"{self.directory}"',
+            "dir": _quoted(str(self.directory)),
             "save": '""',
             "appendonly": "no",
             "maxmemory": _MEMORY_MAX,
             "maxmemory-policy": "allkeys-lru",
         }
-        path.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
+        lines = [f"{name} {value}\n" for name, value in settings.items()]
+        write_private(path, "".join(lines).encode())
         return [redis_server_binary(), str(path)]
 
     async def _ready(self) -> bool:
-        try:
-            reader, writer = await asyncio.open_connection("127.0.0.1", self.identity.port)
-            writer.write(f"AUTH {self.identity.secret}\r\nPING\r\n".encode())
-            reply = await reader.readline() + await reader.readline()
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
-        except OSError:
-            return False
-        return reply.endswith(b"+PONG\r\n")
+        request = f"AUTH {self.identity.secret}\r\nPING\r\n".encode()
+        lines = await converse(self.identity.port, request, replies=2)
+        return lines is not None and lines[1] == b"+PONG\r\n"
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

@@ -1,0 +1,77 @@
+"""A process and its children: recognised over restarts of ours, signalled, killed."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from pathlib import Path
+from typing import Final, Self
+
+import msgspec
+import psutil
+
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+_START_TICKS_FIELD: Final = 19
+_POLL_SECONDS: Final = 0.005
+
+
+class ProcessMark(msgspec.Struct, frozen=True, kw_only=True):
+    """Names one process for good: a process id alone is used again by others."""
+
+    pid: int
+    boot_id: str
+    start_ticks: int
+    """Kernel clock ticks from boot to the start of the process."""
+
+    @classmethod
+    def of(cls, pid: int) -> Self:
+        """Raises FileNotFoundError when there is no such process."""
+        ticks = int(_status(pid)[_START_TICKS_FIELD])
+        return cls(pid=pid, boot_id=_BOOT_ID.read_text().strip(), start_ticks=ticks)
+
+    def alive(self) -> bool:
+        """Whether this very process still executes."""
+        try:
+            return ProcessMark.of(self.pid) == self and _status(self.pid)[0] != "Z"
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+
+
+def _status(pid: int) -> list[str]:
+    """The fields of proc(5) from the state on; the command's name before it may hold anything."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def tree(pid: int) -> list[psutil.Process]:
+    """The process, then its descendants; empty when it is gone."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        root = psutil.Process(pid)
+        return [root, *root.children(recursive=True)]
+    return []
+
+
+def signal_tree(pid: int, number: signal.Signals) -> None:
+    for process in tree(pid):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+
+
+def kill_tree(pid: int, *, within_seconds: float) -> None:
+    """`kill -9` of all of it; returns when none of it executes. Raises TimeoutError."""
+    victims = tree(pid)
+    for process in victims:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    deadline = time.monotonic() + within_seconds
+    while any(_executes(process) for process in victims):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"process {pid} or a child survived kill -9")
+        time.sleep(_POLL_SECONDS)
+
+
+def _executes(process: psutil.Process) -> bool:
+    # A zombie has let go of everything. Where nobody reaps orphans it stays one for ever.
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
