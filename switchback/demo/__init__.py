@@ -1,0 +1,1 @@
+"""The guided tour: real models, real traffic, one swap, one mistake, one rollback."""

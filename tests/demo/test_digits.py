@@ -1,0 +1,107 @@
+"""The demo's classifier: deterministic, its versions as good and as bad as they are meant to be."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from switchback.demo.digits import FACTORY, TrainedVersion, load_digits, train_all
+
+Versions = tuple[TrainedVersion, TrainedVersion, TrainedVersion]
+
+
+@pytest.fixture(scope="module")
+def versions(tmp_path_factory: pytest.TempPathFactory) -> Versions:
+    return train_all(load_digits(), tmp_path_factory.mktemp("versions"))
+
+
+def factory_in(directory: Path) -> Callable[[Path], Any]:
+    """The factory of an artifact, imported from the artifact as the python runtime does."""
+    module_name, _, name = FACTORY.partition(":")
+    spec = importlib.util.spec_from_file_location(module_name, directory / f"{module_name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    factory: Callable[[Path], Any] = getattr(module, name)
+    return factory
+
+
+def test_the_data_set_is_complete_and_split_without_overlap() -> None:
+    digits = load_digits()
+    assert digits.training.pixels.shape == (1297, 64)
+    assert digits.held_out.pixels.shape == (500, 64)
+    assert (digits.training.pixels.min(), digits.training.pixels.max()) == (0, 16)
+    assert set(digits.held_out.labels.tolist()) == set(range(10))
+    seen = {row.tobytes() for row in digits.training.pixels}
+    assert not any(row.tobytes() in seen for row in digits.held_out.pixels)
+
+
+def test_training_twice_gives_the_same_bytes(tmp_path: Path, versions: Versions) -> None:
+    for first, second in zip(versions, train_all(load_digits(), tmp_path), strict=True):
+        names = {path.name for path in first.directory.iterdir()}
+        assert names == {"classifier.py", "weights.npz"}
+        for name in names:
+            assert (second.directory / name).read_bytes() == (first.directory / name).read_bytes()
+
+
+def test_another_seed_gives_another_model(tmp_path: Path, versions: Versions) -> None:
+    other = train_all(load_digits(), tmp_path, seed=8)[0]
+    weights = [version.directory / "weights.npz" for version in (other, versions[0])]
+    assert weights[0].read_bytes() != weights[1].read_bytes()
+
+
+def test_the_child_beats_its_parent_and_the_worse_one_is_much_worse(versions: Versions) -> None:
+    parent, child, worse = (version.accuracy for version in versions)
+    assert 0.90 < parent < child - 0.02
+    assert child > 0.96
+    assert worse < parent - 0.3
+
+
+def test_the_artifact_alone_answers_with_the_accuracy_that_was_measured(
+    versions: Versions,
+) -> None:
+    held_out = load_digits().held_out
+    for version in versions:
+        model = factory_in(version.directory)(version.directory)
+        answers = model.predict(held_out.pixels.tolist(), {})
+        right = [a["label"] == label for a, label in zip(answers, held_out.labels, strict=True)]
+        assert sum(right) / len(right) == version.accuracy
+
+
+def test_one_image_gets_one_answer_the_same_as_in_a_list(versions: Versions) -> None:
+    model = factory_in(versions[1].directory)(versions[1].directory)
+    image = load_digits().held_out.pixels[0].tolist()
+    answer = model.predict(image, {})
+    assert model.predict([image], {}) == [answer]
+    assert answer["scores"][answer["label"]] == max(answer["scores"])
+    assert sum(answer["scores"]) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [None, 7, [], "seven", [0] * 63, [0] * 63 + [17], [0] * 63 + [float("nan")], [[0] * 64, [0]]],
+    ids=["none", "number", "empty", "text", "short", "too dark", "not a number", "ragged"],
+)
+def test_anything_but_images_is_refused_with_the_reason(versions: Versions, inputs: Any) -> None:
+    model = factory_in(versions[0].directory)(versions[0].directory)
+    with pytest.raises(ValueError, match="expected 64 pixels from 0 to 16"):
+        model.predict(inputs, {})
+
+
+def test_the_artifact_needs_nothing_of_this_project(versions: Versions) -> None:
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import classifier;"
+        "model = classifier.load(sys.argv[1]); print(model.predict([0] * 64, {})['label']);"
+        "assert not [name for name in sys.modules if name.startswith('switchback')]"
+    )
+    command = [sys.executable, "-I", "-B", "-c", program, str(versions[0].directory)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().isdigit()
