@@ -36,6 +36,11 @@ class DatabaseRefused(DatabaseError):
         self.sqlstate = sqlstate
         self.message = message
 
+    @property
+    def about_data(self) -> bool:
+        """Whether other values could be accepted: data, constraint and limit errors."""
+        return self.sqlstate[:2] in ("22", "23", "54")
+
 
 class StalePosition(ProjectionError):
     """The read models have not reached the position a reader asked for within the wait."""
@@ -44,6 +49,17 @@ class StalePosition(ProjectionError):
         super().__init__(f"applied up to position {actual}, wanted {wanted}")
         self.wanted = wanted
         self.actual = actual
+
+
+class FoldFailed(ProjectionError):
+    """A projection could not take an event. The cause is chained."""
+
+    def __init__(self, projection: str, position: int, subject: str, reason: str) -> None:
+        super().__init__(f"projection {projection}, event {position} on {subject}: {reason}")
+        self.projection = projection
+        self.position = position
+        self.subject = subject
+        self.reason = reason
 
 
 class CheckpointMoved(ProjectionError):
@@ -56,12 +72,3 @@ class UnknownProjection(ProjectionError):
     def __init__(self, name: str) -> None:
         super().__init__(f"no projection is named {name!r}")
         self.name = name
-
-
-class NotInstalled(ProjectionError):
-    """The projection has no tables of this version in this database."""
-
-    def __init__(self, name: str, version: int) -> None:
-        super().__init__(f"projection {name} version {version} has no tables here")
-        self.name = name
-        self.version = version

@@ -101,7 +101,7 @@ class Pool:
                 "timezone": "UTC",
             },
         )
-        with contextlib.suppress(DatabaseUnavailable, DatabaseTimeout):
+        with contextlib.suppress(DatabaseError):
             await self._warm()  # the first use says what is wrong, to whoever it concerns
 
     async def close(self) -> None:
@@ -212,6 +212,8 @@ def translated(what: str, timeout_s: float) -> Iterator[None]:
         raise DatabaseTimeout(what, timeout_s) from error
     except _BROKEN as error:
         raise DatabaseUnavailable(str(error) or repr(error)) from error
+    except (asyncpg.InsufficientResourcesError, asyncpg.OperatorInterventionError) as error:
+        raise DatabaseUnavailable(str(error)) from error
     except asyncpg.PostgresError as error:
         raise DatabaseRefused(error.sqlstate or "", str(error)) from error
 

@@ -15,7 +15,7 @@ from projections.errors import DatabaseError
 from projections.pool import Pool
 
 POLL_SECONDS: Final = 0.01
-_CHECKPOINTS: Final = "SELECT name, position FROM switchback.checkpoint WHERE live"
+_CHECKPOINTS: Final = "SELECT name, position FROM switchback.checkpoint WHERE state = 'live'"
 
 
 class Progress:

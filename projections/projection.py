@@ -36,6 +36,14 @@ class On(msgspec.Struct, frozen=True):
     """The rows the fold may `get` or find `matching`."""
 
 
+class Cached(msgspec.Struct, frozen=True):
+    """The table whose rows are kept in Redis; its key is (tenant, id)."""
+
+    table: Table[Any]
+    shows: type[msgspec.Struct]
+    """What a query answers with; its fields are among the row's."""
+
+
 class Projection(msgspec.Struct, frozen=True, kw_only=True):
     """One read model."""
 
@@ -45,8 +53,7 @@ class Projection(msgspec.Struct, frozen=True, kw_only=True):
     """Each has a view of its name in schema `switchback`."""
     on: Mapping[type[Event], On]
     """Other events leave the tables as they are."""
-    cached: Table[Any] | None = None
-    """The table whose rows are kept in Redis, if any; its key is (tenant, id)."""
+    cached: Cached | None = None
 
     def reads(self, batch: Sequence[Recorded]) -> dict[str, set[Key]]:
         """Table name -> lookups of all rows the batch needs."""

@@ -21,13 +21,14 @@ import asyncpg
 import msgspec
 
 from events.event import Position
-from projections.errors import DatabaseUnavailable, StalePosition
+from projections.errors import DatabaseRefused, DatabaseUnavailable, StalePosition
 from projections.pool import Connection, Pool, PoolSettings, translated
 from projections.progress import Progress
 
 READER_ROLE: Final = "switchback_reader"
 MIN_POSITION_WAIT_SECONDS: Final = 2.0
 _READ_TIMEOUT_SECONDS: Final = 5.0
+_NOT_INSTALLED: Final = ("42P01", "3F000")
 
 T = TypeVar("T")
 
@@ -40,7 +41,7 @@ class Query(Generic[T]):
         names = ", ".join(f"'{name}'" for name in reads)
         self.sql = (
             "SELECT (SELECT min(position) FROM switchback.checkpoint"
-            f" WHERE live AND name IN ({names})),"
+            f" WHERE state = 'live' AND name IN ({names})),"
             f" (SELECT json_agg(q)::text FROM ({sql}) q)"
         )
         self.reads = tuple(reads)
@@ -88,6 +89,10 @@ class Reader:
     ) -> tuple[Position, list[T]]:
         try:
             position, text = await self._ask_once(query.sql, tenant, arguments)
+        except DatabaseRefused as error:
+            if error.sqlstate in _NOT_INSTALLED:
+                raise DatabaseUnavailable("the read models are not installed yet") from error
+            raise
         except DatabaseUnavailable:  # the connection was dead; reading again is harmless
             position, text = await self._ask_once(query.sql, tenant, arguments)
         return position or 0, query.decode(text) if text is not None else []
@@ -111,5 +116,8 @@ class Reader:
 
 async def become_reader(connection: asyncpg.Connection[asyncpg.Record]) -> None:
     """Give up every right but reading under row-level security."""
-    await connection.execute(f"SET ROLE {READER_ROLE}")
+    try:
+        await connection.execute(f"SET ROLE {READER_ROLE}")
+    except asyncpg.InvalidParameterValueError as error:
+        raise DatabaseUnavailable("the read models are not installed yet") from error
     await connection.execute("SET default_transaction_read_only = on")

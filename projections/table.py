@@ -8,7 +8,7 @@ session is set to, and nothing when it is set to none.
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from enum import Enum
 from functools import cached_property
@@ -115,7 +115,7 @@ class Table(Generic[R]):
 
         return values
 
-    def decode(self, record: Sequence[Any]) -> R:
+    def decode(self, record: Iterable[Any]) -> R:
         """A row as it was given to `values_of`."""
         pairs = zip(self.columns, record, strict=True)
         return self.row(**{column.name: column.decode(value) for column, value in pairs})

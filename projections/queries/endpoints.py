@@ -8,9 +8,11 @@ from typing import Final
 
 from events.event import Position
 from projections.cache import Cache
+from projections.queries.cached import CachedRow
 from projections.queries.paging import page
 from projections.reader import Query, Reader
 from projections.results import Endpoint, Page
+from projections.tables.endpoints import PROJECTION
 
 _COLUMNS: Final = (
     "name, model, policy, active, previous, swap, alerts, created_at, updated_at, position"
@@ -31,9 +33,12 @@ _ENDPOINTS: Final = Query(
 class EndpointQueries:
     def __init__(self, reader: Reader, cache: Cache | None = None) -> None:
         self._reader = reader
+        self._endpoint = CachedRow(
+            reader, cache, projection=PROJECTION, query=_ENDPOINT, item=Endpoint
+        )
 
     async def get(self, tenant: str, name: str, *, min_position: Position = 0) -> Endpoint | None:
-        return await self._reader.first(_ENDPOINT, tenant, name, min_position=min_position)
+        return await self._endpoint.get(tenant, name, min_position=min_position)
 
     async def list(
         self, tenant: str, *, after: str = "", limit: int = 100, min_position: Position = 0

@@ -8,9 +8,11 @@ from typing import Final
 
 from events.event import Position
 from projections.cache import Cache
+from projections.queries.cached import CachedRow
 from projections.queries.paging import page
 from projections.reader import Query, Reader
 from projections.results import Alias, AliasMove, Lineage, Model, Page, Version
+from projections.tables.models import PROJECTION
 
 _MODEL_COLUMNS: Final = "name, description, labels, aliases, registered_at, position"
 _MODEL: Final = Query(
@@ -90,9 +92,10 @@ _ALIAS_HISTORY: Final = Query(
 class ModelQueries:
     def __init__(self, reader: Reader, cache: Cache | None = None) -> None:
         self._reader = reader
+        self._model = CachedRow(reader, cache, projection=PROJECTION, query=_MODEL, item=Model)
 
     async def get(self, tenant: str, name: str, *, min_position: Position = 0) -> Model | None:
-        return await self._reader.first(_MODEL, tenant, name, min_position=min_position)
+        return await self._model.get(tenant, name, min_position=min_position)
 
     async def list(
         self, tenant: str, *, after: str = "", limit: int = 100, min_position: Position = 0

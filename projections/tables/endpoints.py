@@ -25,8 +25,8 @@ from events.catalogue.endpoints import (
     SwapRequested,
 )
 from events.event import Recorded
-from projections.projection import On, Projection, Read
-from projections.results import Alert, Swap
+from projections.projection import Cached, On, Projection, Read
+from projections.results import Alert, Endpoint, Swap
 from projections.table import Row, Table
 from projections.working import WorkingSet
 
@@ -186,5 +186,5 @@ PROJECTION = Projection(
             AlertCleared: On(_alert_cleared, _endpoint_row),
         }
     ),
-    cached=ENDPOINTS,
+    cached=Cached(ENDPOINTS, Endpoint),
 )

@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from events.catalogue.models import AliasMoved, ModelRegistered
 from events.event import Recorded
-from projections.projection import On, Projection, Read
+from projections.projection import Cached, On, Projection, Read
+from projections.results import Model
 from projections.table import Row, Table
 from projections.working import WorkingSet
 
@@ -58,5 +59,5 @@ PROJECTION = Projection(
     on=MappingProxyType(
         {ModelRegistered: On(_registered), AliasMoved: On(_alias_moved, _model_row)}
     ),
-    cached=MODELS,
+    cached=Cached(MODELS, Model),
 )
