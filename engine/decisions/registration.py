@@ -1,0 +1,198 @@
+"""Registrations: what the body of a model or a version must look like.
+
+Whether parents exist, and which runtimes a build has, is decided in `engine.decisions.model`;
+whether an artifact is where it says and has that digest is checked by the node that loads it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
+from math import isfinite
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from events.catalogue.models import Artifact, ModelRegistered, VersionRegistered
+from events.event import IDENTIFIER
+
+VERSION_CHARS_MAX: Final = 64
+DESCRIPTION_CHARS_MAX: Final = 2_000
+LABELS_MAX: Final = 64
+LABEL_NAME_CHARS_MAX: Final = 64
+LABEL_VALUE_CHARS_MAX: Final = 256
+METRICS_MAX: Final = 64
+CONFIG_BYTES_MAX: Final = 16_384
+URI_CHARS_MAX: Final = 2_048
+LATENCY_MS_MAX: Final = 600_000
+BYTES_MAX: Final = 2**63 - 1
+SEED_MAX: Final = 2**63 - 1
+
+# https://semver.org, version 2.0.0: numbers have no leading zeros, empty identifiers do not exist.
+_NUMBER: Final = r"(?:0|[1-9][0-9]*)"
+_PRE_RELEASE: Final = rf"(?:{_NUMBER}|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"
+_BUILD: Final = r"[0-9A-Za-z-]+"
+SEMVER: Final = re.compile(
+    rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}"
+    rf"(?:-{_PRE_RELEASE}(?:\.{_PRE_RELEASE})*)?"
+    rf"(?:\+{_BUILD}(?:\.{_BUILD})*)?\Z"
+)
+_SHA256: Final = re.compile(r"[0-9a-f]{64}\Z")
+_FACTORY: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*\Z")
+_SCHEMES: Final = ("file:///", "builtin://")
+
+Problem: TypeAlias = tuple[str, str]
+"""(path, what is wrong with it)."""
+
+
+def model_problems(model: ModelRegistered) -> dict[str, str]:
+    """Path -> what is wrong there; empty if the model may be registered."""
+    return dict(chain(_model(model), _labels(model.labels)))
+
+
+def version_problems(version: VersionRegistered) -> dict[str, str]:
+    """Path -> what is wrong there; empty if the version may be registered."""
+    return dict(
+        chain(
+            _identity(version),
+            _config(version),
+            _artifact(version.artifact),
+            _labels(version.labels),
+            _metrics(version.metrics),
+        )
+    )
+
+
+def is_semver(version: str) -> bool:
+    """By the grammar of semver.org, and not too long."""
+    return len(version) <= VERSION_CHARS_MAX and SEMVER.match(version) is not None
+
+
+def is_version_name(name: str) -> bool:
+    """`model@version`."""
+    model, _, version = name.partition("@")
+    return IDENTIFIER.match(model) is not None and is_semver(version)
+
+
+def _model(model: ModelRegistered) -> Iterator[Problem]:
+    if not IDENTIFIER.match(model.name):
+        yield "name", "must be 1 to 64 of A-Z a-z 0-9 _ -, not beginning with _ -"
+    if len(model.description) > DESCRIPTION_CHARS_MAX:
+        yield "description", f"must have at most {DESCRIPTION_CHARS_MAX} characters"
+
+
+def _identity(version: VersionRegistered) -> Iterator[Problem]:
+    if not is_semver(version.version):
+        yield "version", f"must be a semantic version of at most {VERSION_CHARS_MAX} characters"
+    if version.parent is not None and not is_version_name(version.parent):
+        yield "parent", "must be model@version"
+    if version.memory_bytes is not None and not 0 < version.memory_bytes <= BYTES_MAX:
+        yield "memory_bytes", "must be above 0"
+
+
+def _artifact(artifact: Artifact | None) -> Iterator[Problem]:
+    if artifact is None:
+        return
+    if len(artifact.uri) > URI_CHARS_MAX or not artifact.uri.startswith(_SCHEMES):
+        schemes = " or ".join(_SCHEMES)
+        yield (
+            "artifact.uri",
+            f"must begin with {schemes} and have at most {URI_CHARS_MAX} characters",
+        )
+    if not artifact.uri.isprintable():
+        yield "artifact.uri", "must be printable"
+    if not _SHA256.match(artifact.sha256):
+        yield "artifact.sha256", "must be 64 lower-case hex digits"
+    if not 0 <= artifact.size_bytes <= BYTES_MAX:
+        yield "artifact.size_bytes", "must be 0 or more"
+
+
+def _labels(labels: Mapping[str, str]) -> Iterator[Problem]:
+    if len(labels) > LABELS_MAX:
+        yield "labels", f"must be at most {LABELS_MAX}"
+    for name, value in labels.items():
+        path = f"labels.{name[:LABEL_NAME_CHARS_MAX]}"
+        if not 1 <= len(name) <= LABEL_NAME_CHARS_MAX:
+            yield path, f"must have a name of 1 to {LABEL_NAME_CHARS_MAX} characters"
+        elif len(value) > LABEL_VALUE_CHARS_MAX:
+            yield path, f"must have at most {LABEL_VALUE_CHARS_MAX} characters"
+
+
+def _metrics(metrics: Mapping[str, float]) -> Iterator[Problem]:
+    if len(metrics) > METRICS_MAX:
+        yield "metrics", f"must be at most {METRICS_MAX}"
+    for name, value in metrics.items():
+        path = f"metrics.{name[:LABEL_NAME_CHARS_MAX]}"
+        if not 1 <= len(name) <= LABEL_NAME_CHARS_MAX:
+            yield path, f"must have a name of 1 to {LABEL_NAME_CHARS_MAX} characters"
+        elif not isfinite(value):
+            yield path, "must be a finite number"
+
+
+# ------------------------------------------------------------------- The configuration of runtimes
+
+Check: TypeAlias = Callable[[Any], str | None]
+"""What is wrong with a member's value, if anything."""
+
+
+def _number(low: float, high: float) -> Check:
+    def check(value: Any) -> str | None:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return None if is_number and low <= value <= high else f"must be {low:g} to {high:g}"
+
+    return check
+
+
+def _seed(value: Any) -> str | None:
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    return None if is_integer and 0 <= value <= SEED_MAX else "must be an integer, 0 or more"
+
+
+def _factory(value: Any) -> str | None:
+    is_factory = isinstance(value, str) and _FACTORY.match(value)
+    return None if is_factory else "must be module:callable"
+
+
+def _anything(_: Any) -> str | None:
+    return None
+
+
+class Runtime(msgspec.Struct, frozen=True, kw_only=True):
+    """What a runtime asks of a version's body."""
+
+    members: Mapping[str, Check]
+    """Of `config`; others are refused."""
+    required: tuple[str, ...] = ()
+    """Fields of the body that must be there, as paths."""
+
+
+RUNTIMES: Final[Mapping[str, Runtime]] = {
+    "echo": Runtime(
+        members={
+            "answer": _anything,
+            "latency_ms": _number(0, LATENCY_MS_MAX),
+            "jitter_ms": _number(0, LATENCY_MS_MAX),
+            "error_rate": _number(0, 1),
+            "seed": _seed,
+        }
+    ),
+    "python": Runtime(members={"factory": _factory}, required=("config.factory", "artifact")),
+}
+"""The runtimes whose versions can be registered."""
+
+
+def _config(version: VersionRegistered) -> Iterator[Problem]:
+    if len(msgspec.json.encode(version.config)) > CONFIG_BYTES_MAX:
+        yield "config", f"must have at most {CONFIG_BYTES_MAX} bytes of JSON"
+        return
+    runtime = RUNTIMES[version.runtime]
+    given = {f"config.{name}" for name in version.config}
+    if version.artifact is not None:
+        given.add("artifact")
+    yield from ((path, "is missing") for path in runtime.required if path not in given)
+    for name, value in version.config.items():
+        check = runtime.members.get(name)
+        problem = check(value) if check else f"is not known to runtime {version.runtime}"
+        if problem:
+            yield f"config.{name[:LABEL_NAME_CHARS_MAX]}", problem
