@@ -12,8 +12,8 @@ a position.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -59,13 +59,13 @@ class EventLog(ABC):
         """
 
     @abstractmethod
-    def read(self, entity: EntityId, *, after: Position = 0) -> AsyncIterator[Recorded]:
+    def read(self, entity: EntityId, *, after: Position = 0) -> AsyncGenerator[Recorded, None]:
         """The entity's events after a position, oldest first, up to now. Raises MalformedEvent."""
 
     @abstractmethod
     def subscribe_batches(
         self, pattern: str = ALL_EVENTS, *, after: Position = 0, batch_max: int = 500
-    ) -> AsyncIterator[Sequence[Recorded]]:
+    ) -> AsyncGenerator[Sequence[Recorded], None]:
         """Every event whose subject matches, after a position, then live, for ever.
 
         A batch holds what is there already, at least one event and at most `batch_max`; nothing
@@ -76,11 +76,12 @@ class EventLog(ABC):
 
     async def subscribe(
         self, pattern: str = ALL_EVENTS, *, after: Position = 0
-    ) -> AsyncIterator[Recorded]:
+    ) -> AsyncGenerator[Recorded, None]:
         """As `subscribe_batches`, one event at a time."""
-        async for batch in self.subscribe_batches(pattern, after=after):
-            for recorded in batch:
-                yield recorded
+        async with aclosing(self.subscribe_batches(pattern, after=after)) as batches:
+            async for batch in batches:
+                for recorded in batch:
+                    yield recorded
 
     @abstractmethod
     async def position(self) -> Position:

@@ -7,7 +7,7 @@ other log. One event loop only.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from uuid import UUID
 
@@ -34,34 +34,37 @@ class MemoryLog(EventLog):
     async def append_all(
         self, appends: Sequence[Append], *, metadata: Metadata | None = None
     ) -> Position:
-        metadata = metadata or Metadata()
-        drafts = draft(appends, metadata)
+        drafts = draft(appends, metadata or Metadata())
         async with self._writing:
             self._check_open()
-            earlier = self._appended_earlier(metadata)
+            earlier = self._appended_earlier(drafts)
             if earlier is not None:
                 return earlier
             self._check_expectations(drafts)
-            await self._write(self._positioned(drafts))
+            self._write(self._positioned(drafts))
             return len(self._recorded)
 
     async def restore(self, recorded: Sequence[Recorded]) -> Position:
+        if not recorded:
+            return await self.position()
         async with self._writing:
             self._check_open()
             for position, event in enumerate(recorded, start=len(self._recorded) + 1):
                 if event.position != position:
                     raise ValueError(f"position {event.position} where {position} comes next")
-            await self._write(recorded)
+            self._write(recorded)
             return len(self._recorded)
 
-    async def read(self, entity: EntityId, *, after: Position = 0) -> AsyncIterator[Recorded]:
+    async def read(
+        self, entity: EntityId, *, after: Position = 0
+    ) -> AsyncGenerator[Recorded, None]:
         for position in tuple(self._of_entity.get(entity.subject, ())):
             if position > after:
                 yield self._recorded[position - 1]
 
     async def subscribe_batches(
         self, pattern: str = ALL_EVENTS, *, after: Position = 0, batch_max: int = 500
-    ) -> AsyncIterator[Sequence[Recorded]]:
+    ) -> AsyncGenerator[Sequence[Recorded], None]:
         matches = subject_matcher(pattern)
         while True:
             self._check_open()
@@ -88,11 +91,11 @@ class MemoryLog(EventLog):
             self._closed = True
             self._wake_subscriptions()
 
-    async def _persist(self, recorded: Sequence[Recorded]) -> None:
+    def _persist(self, recorded: Sequence[Recorded]) -> None:
         """Keep events before anyone sees them; what fails here has not happened."""
 
-    async def _write(self, recorded: Sequence[Recorded]) -> None:
-        await self._persist(recorded)
+    def _write(self, recorded: Sequence[Recorded]) -> None:
+        self._persist(recorded)
         for event in recorded:
             self._show(event)
         self._wake_subscriptions()
@@ -112,11 +115,14 @@ class MemoryLog(EventLog):
         if self._closed:
             raise LogUnavailable("the log is closed")
 
-    def _appended_earlier(self, metadata: Metadata) -> Position | None:
+    def _appended_earlier(self, drafts: Sequence[Draft]) -> Position | None:
+        """A repeat may have decided on other events than the first time, which is what counts."""
         position: Position | None = None
-        index = 0
-        while (known := self._position_of.get(metadata.event_id(index))) is not None:
-            position, index = known, index + 1
+        for message in (message for part in drafts for message in part.messages):
+            known = self._position_of.get(message.id)
+            if known is None:
+                break
+            position = known
         return position
 
     def _check_expectations(self, drafts: Sequence[Draft]) -> None:

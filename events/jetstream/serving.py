@@ -1,0 +1,97 @@
+"""The serving side of the bus: requests under way, their bound, their end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from events.errors import RemoteFailure
+
+REQUESTS_MAX: Final = 1_000
+"""Requests one service handles at the same time."""
+ERROR_CODE: Final = "Nats-Service-Error-Code"
+ERROR_DETAIL: Final = "Nats-Service-Error"
+CANCEL_PREFIX: Final = "bus.cancel."
+END: Final = "end"
+_DETAIL_CHARACTERS_MAX: Final = 1_000
+_log = structlog.get_logger(__name__)
+
+Work = Callable[[Msg], Awaitable[None]]
+
+
+class Listener:
+    """A subscription to what is published on a subject."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+
+    async def stop(self) -> None:
+        await self._subscription.unsubscribe()
+
+
+class BusService:
+    """A subject being served: one task per request."""
+
+    def __init__(self, client: Client, work: Work, *, forget: Callable[[BusService], None]) -> None:
+        self._client = client
+        self._work = work
+        self._forget = forget
+        self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._serving: Subscription | None = None
+        self._cancels: Subscription | None = None
+
+    async def start(self, subject: str, queue: str) -> None:
+        """Returns when the server knows: a request sent afterwards finds us."""
+        self._cancels = await self._client.subscribe(f"{CANCEL_PREFIX}>", cb=self._cancel)
+        self._serving = await self._client.subscribe(subject, queue=queue, cb=self._take)
+        await self._client.flush()
+
+    async def stop(self) -> None:
+        """Take no further request; return when those under way are answered."""
+        self._forget(self)
+        serving, self._serving = self._serving, None
+        if serving is not None and not self._client.is_closed:
+            await serving.drain()  # type: ignore[no-untyped-call]
+        while self._under_way:
+            await asyncio.wait(self._under_way.values())
+        cancels, self._cancels = self._cancels, None
+        if cancels is not None and not self._client.is_closed:
+            await cancels.unsubscribe()
+            await self._client.flush()
+
+    async def _take(self, message: Msg) -> None:
+        if not message.reply:
+            return
+        if len(self._under_way) >= REQUESTS_MAX:
+            await self._fail(message, "overloaded", f"{REQUESTS_MAX} requests are under way")
+            return
+        task = asyncio.create_task(self._handle(message))
+        self._under_way[message.reply] = task
+        task.add_done_callback(lambda _: self._under_way.pop(message.reply, None))
+
+    async def _handle(self, message: Msg) -> None:
+        try:
+            await self._work(message)
+        except RemoteFailure as failure:
+            await self._fail(message, failure.code, failure.detail)
+        except Exception as error:
+            _log.exception("handler failed", subject=message.subject)
+            await self._fail(message, "internal", type(error).__name__)
+
+    async def _fail(self, message: Msg, code: str, detail: str) -> None:
+        if self._client.is_closed:
+            return
+        headers = {ERROR_CODE: code, ERROR_DETAIL: detail[:_DETAIL_CHARACTERS_MAX]}
+        await self._client.publish(message.reply, b"", headers=headers)
+
+    async def _cancel(self, message: Msg) -> None:
+        inbox = message.subject.removeprefix(CANCEL_PREFIX)
+        task = self._under_way.get(f"{inbox}.0")
+        if task is not None:
+            task.cancel()
