@@ -18,21 +18,31 @@ from events.catalogue.models import Artifact, RuntimeName
 from events.catalogue.tenants import Quota, Scope
 from events.event import Metadata, Position
 from handlers.http.views import (
-    AlertView,
-    AliasMove,
     Applied,
-    EndpointView,
     Explanation,
-    Inference,
     IssuedKey,
+    ModelApplied,
     Part,
-    Principal,
     RollbackView,
-    SwapView,
+    VersionApplied,
 )
+from projections import results
 
 At: TypeAlias = Position | datetime
 """A moment of the log: a position, or a time (aware)."""
+
+
+class Principal(Protocol):
+    """Who a request comes from."""
+
+    @property
+    def tenant(self) -> str: ...
+
+    @property
+    def key_id(self) -> str: ...
+
+    @property
+    def scopes(self) -> frozenset[Scope]: ...
 
 
 class Tenants(Protocol):
@@ -81,7 +91,7 @@ class Operations(Protocol):
         description: str,
         labels: Mapping[str, str],
         metadata: Metadata,
-    ) -> Applied:
+    ) -> ModelApplied:
         """With the same body again: unchanged, first position; with another body: refused."""
         ...
 
@@ -99,13 +109,13 @@ class Operations(Protocol):
         labels: Mapping[str, str],
         metrics: Mapping[str, float],
         metadata: Metadata,
-    ) -> Applied:
+    ) -> VersionApplied:
         """With the same body again: unchanged, first position; with another body: refused."""
         ...
 
     async def move_alias(
         self, tenant: str, *, model: str, alias: str, version: str, metadata: Metadata
-    ) -> AliasMove: ...
+    ) -> results.Alias: ...
 
     async def retire_version(
         self, tenant: str, *, model: str, version: str, metadata: Metadata
@@ -115,19 +125,19 @@ class Operations(Protocol):
 
     async def create_endpoint(
         self, tenant: str, *, endpoint: str, model: str, version: str, metadata: Metadata
-    ) -> tuple[Applied, EndpointView]: ...
+    ) -> tuple[Applied, results.Endpoint]: ...
 
     async def set_policy(
         self, tenant: str, *, endpoint: str, policy: Policy, metadata: Metadata
-    ) -> EndpointView: ...
+    ) -> results.Endpoint: ...
 
     async def swap(
         self, tenant: str, *, endpoint: str, to: str, timeout_s: float, metadata: Metadata
-    ) -> SwapView:
+    ) -> results.Swap:
         """Ask for a swap; returns when it is on the log (`completed` if it was so)."""
         ...
 
-    async def swap_ended(self, tenant: str, *, endpoint: str, swap_id: str) -> SwapView:
+    async def swap_ended(self, tenant: str, *, endpoint: str, swap_id: str) -> results.Swap:
         """Wait until that swap has completed or failed."""
         ...
 
@@ -146,24 +156,30 @@ class Operations(Protocol):
         severity: Severity,
         detail: str,
         metadata: Metadata,
-    ) -> tuple[Position, AlertView]: ...
+    ) -> results.Alert: ...
 
     async def drain_node(self, *, node: str, reason: str, metadata: Metadata) -> Applied:
         """Nodes belong to no tenant."""
         ...
 
-    async def endpoint_at(self, tenant: str, *, endpoint: str, at: At) -> EndpointView:
+    async def endpoint_at(self, tenant: str, *, endpoint: str, at: At) -> results.Endpoint:
         """The endpoint as it was, folded from the log. Refused (`not_found`) if it was not yet."""
         ...
 
     async def endpoints_at(
         self, tenant: str, *, at: At, after: str, limit: int
-    ) -> Sequence[EndpointView]:
+    ) -> Sequence[results.Endpoint]:
         """Those that existed then, by name, after a name."""
         ...
 
     async def explain_key(
-        self, tenant: str, *, endpoint: str, key: str, at: At | None
+        self,
+        tenant: str,
+        *,
+        endpoint: str,
+        key: str,
+        attributes: Mapping[str, str],
+        at: At | None,
     ) -> Explanation:
         """`at` None: now."""
         ...
@@ -171,6 +187,34 @@ class Operations(Protocol):
     async def explain_receipt(self, tenant: str, *, receipt: str) -> Explanation:
         """Refused: `not_found` for another tenant's receipt, `invalid` for what is none."""
         ...
+
+
+class Inference(Protocol):
+    """One answered inference request and the proof of its route."""
+
+    @property
+    def outputs(self) -> Any: ...
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def position(self) -> Position: ...
+
+    @property
+    def receipt(self) -> str: ...
+
+    @property
+    def rule(self) -> str | None: ...
+
+    @property
+    def overhead_ms(self) -> float: ...
+
+    @property
+    def attempts(self) -> int: ...
+
+    @property
+    def request_id(self) -> str: ...
 
 
 class Inferences(Protocol):

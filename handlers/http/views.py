@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
-from events.catalogue.endpoints import Policy, Severity
 from events.catalogue.tenants import Scope
 from events.event import Position
-
-
-class Principal(msgspec.Struct, frozen=True, kw_only=True):
-    """Who a request comes from."""
-
-    tenant: str
-    key_id: str
-    scopes: frozenset[Scope]
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +18,18 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     """Of the event it led to; of the first time when nothing changed."""
     changed: bool
     """False: everything was so already, and nothing was written."""
+
+
+class ModelApplied(Applied, frozen=True, kw_only=True):
+    """As of `position`."""
+
+    aliases: dict[str, str]
+
+
+class VersionApplied(Applied, frozen=True, kw_only=True):
+    """As of `position`."""
+
+    state: Literal["registered", "retired"]
 
 
 class IssuedKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,27 +42,6 @@ class IssuedKey(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime | None
 
 
-class AliasMove(msgspec.Struct, frozen=True, kw_only=True):
-    position: Position
-    from_version: str | None
-    to_version: str
-
-
-class SwapView(
-    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"from_": "from"}
-):
-    """A swap under way or ended, as the contract shows it."""
-
-    id: str
-    from_: str
-    to: str
-    state: Literal["requested", "completed", "failed"]
-    position: Position
-    duration_ms: float | None = None
-    reason: str | None = None
-    detail: str | None = None
-
-
 class RollbackView(
     msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"from_": "from"}
 ):
@@ -69,31 +51,6 @@ class RollbackView(
     to: str
     reason: str
     duration_ms: float
-    position: Position
-
-
-class AlertView(msgspec.Struct, frozen=True, kw_only=True):
-    id: str
-    kind: str
-    severity: Severity
-    detail: str
-    version: str | None
-    raised_at: datetime
-
-
-class EndpointView(msgspec.Struct, frozen=True, kw_only=True):
-    """An endpoint as it is, or as it was at a position."""
-
-    name: str
-    model: str
-    policy: Policy
-    active: str | None
-    """The version that carries all traffic; None while it is split."""
-    previous: str | None
-    """Where a rollback would go."""
-    rollout: dict[str, Any] | None
-    swap: SwapView | None
-    alerts: tuple[AlertView, ...]
     position: Position
 
 
@@ -111,25 +68,13 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     endpoint: str
     version: str
-    bucket: float
+    bucket: int
     rule: str | None
+    """None: the split outside every rule."""
     position: Position
     event: ExplainedEvent
     valid: bool | None = None
     """Of a receipt: whether recomputing gives what it says."""
-
-
-class Inference(msgspec.Struct, frozen=True, kw_only=True):
-    """One answered inference request and the proof of its route."""
-
-    outputs: Any
-    version: str
-    position: Position
-    receipt: str
-    rule: str | None
-    overhead_ms: float
-    attempts: int
-    request_id: str
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -1,0 +1,112 @@
+"""The HTTP application: routes, limits, the gate, problems, documents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from litestar import Litestar, Router
+from litestar.datastructures import State
+from litestar.handlers.http_handlers.base import HTTPRouteHandler
+from litestar.middleware import DefineMiddleware
+from litestar.types import ASGIApp
+
+from handlers.http import (
+    endpoints,
+    events,
+    explaining,
+    health,
+    inference,
+    models,
+    nodes,
+    switching,
+    tenants,
+    versions,
+)
+from handlers.http.access import route_table
+from handlers.http.asyncapi import asyncapi_document
+from handlers.http.call import Call
+from handlers.http.front import FRONT, Front, Limits, Services
+from handlers.http.gate import Gate
+from handlers.http.limiting import Limiter
+from handlers.http.metering import HttpMetrics, Metered
+from handlers.http.openapi import openapi_document
+from handlers.http.problems import answer_error
+from handlers.http.streams import Streams
+
+API: Final = "/api/v1"
+OF_TENANT: Final = "/api/v1/tenants/{tenant:str}"
+
+CONTROL: Final = (
+    *models.HANDLERS,
+    *versions.HANDLERS,
+    *endpoints.HANDLERS,
+    *switching.HANDLERS,
+    *explaining.HANDLERS,
+    *nodes.HANDLERS,
+    *events.HANDLERS,
+    *tenants.HANDLERS,
+)
+
+
+class HttpApp(msgspec.Struct, frozen=True, kw_only=True):
+    """What `HttpServer` serves."""
+
+    asgi: ASGIApp
+    litestar: Litestar
+    streams: Streams
+
+
+def build_app(
+    services: Services, *, limits: Limits | None = None, streams: Streams | None = None
+) -> HttpApp:
+    """The application over these services. Raises Undeclared for a route without access."""
+    metrics = HttpMetrics(services.metrics)
+    front = Front(
+        services=services,
+        limits=limits or Limits(),
+        metrics=metrics,
+        streams=streams or Streams(services.log),
+        documents={},
+    )
+    litestar = _litestar(front)
+    routes = route_table(litestar)
+    front.documents["openapi"] = msgspec.json.encode(
+        openapi_document(_routers(front.limits), routes)
+    )
+    front.documents["asyncapi"] = msgspec.json.encode(asyncapi_document())
+    return HttpApp(asgi=Metered(litestar, metrics), litestar=litestar, streams=front.streams)
+
+
+def _litestar(front: Front) -> Litestar:
+    gate = DefineMiddleware(
+        Gate, tenants=front.services.tenants, limiter=Limiter(front.services.tenants)
+    )
+    return Litestar(
+        route_handlers=_routers(front.limits),
+        middleware=[gate],
+        exception_handlers={Exception: answer_error},
+        request_class=Call,
+        request_max_body_size=front.limits.control_body_bytes_max,
+        state=State({FRONT: front}),
+        openapi_config=None,
+        logging_config=None,
+    )
+
+
+def _routers(limits: Limits) -> list[Any]:
+    return [
+        *health.HANDLERS,
+        Router(API, route_handlers=tenants.GLOBAL_HANDLERS),
+        *_both(CONTROL, body_bytes_max=limits.control_body_bytes_max),
+        *_both(inference.HANDLERS, body_bytes_max=limits.inference_body_bytes_max),
+    ]
+
+
+def _both(handlers: Sequence[HTTPRouteHandler | Any], *, body_bytes_max: int) -> list[Router]:
+    """The same resources within the key's tenant and within a named one."""
+    return [
+        Router(path, route_handlers=handlers, request_max_body_size=body_bytes_max)
+        for path in (API, OF_TENANT)
+    ]

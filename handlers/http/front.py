@@ -1,0 +1,49 @@
+"""What the HTTP layer is built from: the rest of the house, limits, and what it keeps itself."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from prometheus_client import CollectorRegistry
+
+from events import EventLog
+from handlers.http.metering import HttpMetrics
+from handlers.http.ports import Inferences, Operations, Readiness, Tenants
+from handlers.http.streams import Streams
+from projections.queries import Queries
+
+FRONT: Final = "front"
+"""The key of `Front` in the application's state."""
+MIB: Final = 1024 * 1024
+
+
+class Services(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything the HTTP layer stands on."""
+
+    tenants: Tenants
+    operations: Operations
+    queries: Queries
+    inferences: Inferences
+    readiness: Readiness
+    log: EventLog
+    metrics: CollectorRegistry
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds on requests."""
+
+    control_body_bytes_max: int = MIB
+    inference_body_bytes_max: int = 8 * MIB
+    inference_timeout_s: float = 60.0
+
+
+class Front(msgspec.Struct, frozen=True, kw_only=True):
+    """What handlers reach by `call.front`."""
+
+    services: Services
+    limits: Limits
+    metrics: HttpMetrics
+    streams: Streams
+    documents: dict[str, bytes]
+    """Name -> the generated document, filled once the routes are known."""

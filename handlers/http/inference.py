@@ -1,0 +1,77 @@
+"""`/endpoints/{endpoint}/infer`: one request to whichever version the policy gives it."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+from litestar import Response, post
+from litestar.params import JSONBody
+
+from handlers.http.access import needs
+from handlers.http.call import POSITION_HEADER, Call
+from handlers.http.parameters import Name
+from handlers.http.ports import Inference
+
+
+class Infer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    inputs: Any
+    key: str | None = None
+    """The routing key: the same key gets the same version while the policy stands."""
+    attributes: dict[str, str] = {}
+    """For rules that look at the request."""
+    parameters: dict[str, Any] = {}
+    """Passed to the version."""
+
+
+class Inferred(msgspec.Struct, frozen=True, kw_only=True):
+    outputs: Any
+    version: str
+    request_id: str
+
+
+@post("/endpoints/{endpoint:str}/infer", status_code=200, **needs("infer", stored=False))
+async def infer(request: Call, endpoint: Name, data: JSONBody[Infer]) -> Response[Inferred]:
+    """Answer from the version that the policy gives this key; the headers prove which and why."""
+    metrics = request.front.metrics
+    try:
+        inference = await request.front.services.inferences.infer(
+            request.tenant,
+            endpoint=endpoint,
+            inputs=data.inputs,
+            key=data.key,
+            attributes=data.attributes,
+            parameters=data.parameters,
+            request_id=str(uuid4()),
+            deadline_s=request.front.limits.inference_timeout_s,
+        )
+    except Exception as error:
+        code, version = getattr(error, "code", "internal"), getattr(error, "version", "")
+        metrics.inference_failed(request.tenant, endpoint, version, code)
+        raise
+    metrics.inferred(request.tenant, endpoint, inference.version, inference.overhead_ms / 1000)
+    answer = Inferred(
+        outputs=inference.outputs, version=inference.version, request_id=inference.request_id
+    )
+    return Response(answer, headers=_headers(inference))
+
+
+def _headers(inference: Inference) -> dict[str, str]:
+    return {
+        "Switchback-Request-Id": inference.request_id,
+        "Switchback-Version": inference.version,
+        POSITION_HEADER: str(inference.position),
+        "Switchback-Receipt": inference.receipt,
+        "Switchback-Rule": _header_text(inference.rule or ""),
+        "Switchback-Overhead-Ms": f"{inference.overhead_ms:.3f}",
+        "Switchback-Attempts": str(inference.attempts),
+    }
+
+
+def _header_text(text: str) -> str:
+    """Rule names are free text; header values are printable ASCII."""
+    return "".join(c if " " <= c <= "~" else "?" for c in text)
+
+
+HANDLERS: tuple[Any, ...] = (infer,)

@@ -1,0 +1,58 @@
+"""The types of path and query parameters."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Final, TypeAlias
+
+import msgspec
+from litestar.params import PathParameter, QueryParameter
+
+from handlers.http.bodies import decode
+from handlers.http.ports import At
+from handlers.http.problems import invalid
+
+POSITION_MAX: Final = 2**63 - 1
+NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}(?!\n)$"
+"""The lookahead: Python's `$` admits a final newline."""
+
+Name: TypeAlias = Annotated[str, PathParameter(pattern=NAME_PATTERN)]
+"""Of anything that has a subject of its own."""
+VersionName: TypeAlias = Annotated[
+    str, PathParameter(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}(?!\n)$")
+]
+Limit: TypeAlias = Annotated[int, QueryParameter(ge=1, le=1000)]
+AfterName: TypeAlias = Annotated[
+    str, QueryParameter(max_length=64, description="`next` of the page before.")
+]
+AfterPosition: TypeAlias = Annotated[int, QueryParameter(ge=0, le=POSITION_MAX)]
+RoutingKey: TypeAlias = Annotated[str, QueryParameter(max_length=1024)]
+Moment: TypeAlias = Annotated[
+    str | None, QueryParameter(max_length=64, description="A position, or an RFC 3339 time.")
+]
+
+LIMIT_DEFAULT: Final = 100
+_AwareTime: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+def moment(text: str) -> At:
+    """A position or an RFC 3339 time. Raises Rejected."""
+    if text.isascii() and text.isdigit() and int(text) <= POSITION_MAX:
+        return int(text)
+    try:
+        return msgspec.convert(_with_plus(text), _AwareTime)
+    except msgspec.ValidationError:
+        raise invalid({"at": "neither a position nor an RFC 3339 time with an offset"}) from None
+
+
+def attributes(text: str | None) -> dict[str, str]:
+    """Request attributes as a JSON object of strings. Raises Rejected."""
+    if text is None:
+        return {}
+    found: dict[str, str] = decode(text.encode("utf-8", "replace"), dict[str, str])
+    return found
+
+
+def _with_plus(text: str) -> str:
+    """An offset's `+` that a client did not escape arrives as a space."""
+    return f"{text[:-6]}+{text[-5:]}" if text[-6:-5] == " " else text

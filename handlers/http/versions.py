@@ -1,0 +1,157 @@
+"""`/models/{model}/versions`: registering, reading and retiring versions; lineage."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+from litestar import Response, get, post
+from litestar.params import JSONBody
+
+from events import Position
+from events.catalogue.models import Artifact, RuntimeName
+from handlers.http.access import needs
+from handlers.http.call import Call, done
+from handlers.http.parameters import LIMIT_DEFAULT, AfterName, Limit, Name, VersionName
+from handlers.http.problems import Rejected, not_found
+from handlers.http.views import VersionApplied
+from projections.results import Lineage, Page, Version
+
+
+class RegisterVersion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    version: str
+    runtime: RuntimeName
+    config: dict[str, Any] = {}
+    artifact: Artifact | None = None
+    parent: str | None = None
+    """`model@version` of the version this one was made from."""
+    memory_bytes: int | None = None
+    labels: dict[str, str] = {}
+    metrics: dict[str, float] = {}
+
+
+class RegisteredVersion(msgspec.Struct, frozen=True, kw_only=True):
+    model: str
+    version: str
+    runtime: RuntimeName
+    config: dict[str, Any]
+    artifact: Artifact | None
+    parent: str | None
+    memory_bytes: int | None
+    labels: dict[str, str]
+    metrics: dict[str, float]
+    state: Literal["registered", "retired"]
+    position: Position
+
+
+class RetiredVersion(msgspec.Struct, frozen=True, kw_only=True):
+    model: str
+    version: str
+    state: Literal["retired"]
+    position: Position
+
+
+@post("/models/{model:str}/versions", status_code=201, **needs("operate"))
+async def register_version(
+    request: Call, model: Name, data: JSONBody[RegisterVersion]
+) -> Response[RegisteredVersion]:
+    """Register an immutable version: 201, or 200 if it is registered with the same body already.
+
+    Runtime `python` runs the version's own code and needs the scope `admin`.
+    """
+    if data.runtime == "python" and "admin" not in request.caller.principal.scopes:
+        raise Rejected("forbidden", "runtime 'python' runs code: the key lacks the scope 'admin'")
+    applied = await request.operations.register_version(
+        request.tenant,
+        model=model,
+        version=data.version,
+        runtime=data.runtime,
+        config=data.config,
+        artifact=data.artifact,
+        parent=data.parent,
+        memory_bytes=data.memory_bytes,
+        labels=data.labels,
+        metrics=data.metrics,
+        metadata=request.metadata(),
+    )
+    status = 201 if applied.changed else 200
+    return done(_registered(model, data, applied), position=applied.position, status=status)
+
+
+@get("/models/{model:str}/versions", **needs("read"))
+async def list_versions(
+    request: Call, model: Name, limit: Limit = LIMIT_DEFAULT, after: AfterName = ""
+) -> Page[Version]:
+    """The model's versions in the order of their registration."""
+    page = await request.queries.models.versions(
+        request.tenant, model, after=after, limit=limit, min_position=request.min_position
+    )
+    if not page.items and not after:
+        await _check_model(request, model)
+    return page
+
+
+@get("/models/{model:str}/versions/{version:str}", **needs("read"))
+async def get_version(request: Call, model: Name, version: VersionName) -> Version:
+    """One version, with its state and where it is resident."""
+    found = await request.queries.models.version(
+        request.tenant, model, version, min_position=request.min_position
+    )
+    if found is None:
+        raise not_found("version", f"{model}@{version}")
+    return found
+
+
+@get("/models/{model:str}/versions/{version:str}/lineage", **needs("read"))
+async def get_lineage(request: Call, model: Name, version: VersionName) -> Lineage:
+    """Ancestors and descendants as `model@version`, nearest first."""
+    found = await request.queries.models.lineage(
+        request.tenant, model, version, min_position=request.min_position
+    )
+    if found is None:
+        raise not_found("version", f"{model}@{version}")
+    return found
+
+
+@post("/models/{model:str}/versions/{version:str}/retire", status_code=200, **needs("operate"))
+async def retire_version(
+    request: Call, model: Name, version: VersionName
+) -> Response[RetiredVersion]:
+    """Take a version out of use; refused while an endpoint routes to it."""
+    applied = await request.operations.retire_version(
+        request.tenant, model=model, version=version, metadata=request.metadata()
+    )
+    answer = RetiredVersion(
+        model=model, version=version, state="retired", position=applied.position
+    )
+    return done(answer, position=applied.position)
+
+
+def _registered(model: str, data: RegisterVersion, applied: VersionApplied) -> RegisteredVersion:
+    return RegisteredVersion(
+        model=model,
+        version=data.version,
+        runtime=data.runtime,
+        config=data.config,
+        artifact=data.artifact,
+        parent=data.parent,
+        memory_bytes=data.memory_bytes,
+        labels=data.labels,
+        metrics=data.metrics,
+        state=applied.state,
+        position=applied.position,
+    )
+
+
+async def _check_model(request: Call, model: str) -> None:
+    if await request.queries.models.get(request.tenant, model) is None:
+        raise not_found("model", model)
+
+
+HANDLERS: tuple[Any, ...] = (
+    register_version,
+    list_versions,
+    get_version,
+    get_lineage,
+    retire_version,
+)
