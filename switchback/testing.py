@@ -1,1 +1,97 @@
-"""A pytest plugin for replay tests: `given`, `event_log`, `replay`."""
+"""A pytest plugin for decisions, installed with Switchback: the fixture `given`.
+
+    def test_a_canary_is_rolled_back(given):
+        given(DECIDER, [created("1.0.0"), split({"1.0.0": 90, "2.0.0": 10})]) \\
+            .when(RollBack(reason="errors")) \\
+            .then([RolledBack(from_versions=("2.0.0",), to_version="1.0.0", ...)])
+
+No servers, no clock: a history, a command, and the events or the refusal. `then` gives back the
+history with the new events on it, so a test can go on with the next `when`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import pytest
+
+from engine.decisions.decider import Decider, Refused, fold
+from events import Event
+
+_ABSENT: Final = object()
+
+
+class History:
+    """Events of one entity, and the decider that reads them."""
+
+    def __init__(self, decider: Decider[Any, Any], events: Iterable[Event]) -> None:
+        self.decider = decider
+        self.events = tuple(events)
+
+    @property
+    def state(self) -> Any:
+        """All events folded."""
+        return fold(self.decider, self.events)
+
+    def when(self, command: object) -> Outcome:
+        """Decide. What comes of it is judged by `then` or `refused`."""
+        try:
+            decided: Sequence[Event] | Refused = tuple(self.decider.decide(self.state, command))
+        except Refused as refusal:
+            decided = refusal
+        return Outcome(self, command, decided)
+
+
+class Outcome:
+    """What a command led to: events, or a refusal."""
+
+    def __init__(
+        self, history: History, command: object, decided: Sequence[Event] | Refused
+    ) -> None:
+        self.history = history
+        self.command = command
+        self.decided = decided
+
+    def then(self, events: Iterable[Event]) -> History:
+        """Exactly these events, in this order; the history that holds them. Else AssertionError."""
+        __tracebackhide__ = True
+        expected = tuple(events)
+        if self.decided != expected:
+            raise AssertionError(self._story(_listed(expected)))
+        return History(self.history.decider, (*self.history.events, *expected))
+
+    def refused(self, error: type[Refused], **data: object) -> History:
+        """Refused so, carrying this data; the unchanged history. Else AssertionError."""
+        __tracebackhide__ = True
+        if not isinstance(self.decided, error) or any(
+            getattr(self.decided, name, _ABSENT) != value for name, value in data.items()
+        ):
+            raise AssertionError(self._story(f"  refused by {error.__name__} {data or ''}"))
+        return self.history
+
+    def _story(self, expected: str) -> str:
+        got = (
+            f"  refused by {type(self.decided).__name__} {vars(self.decided)}"
+            if isinstance(self.decided, Refused)
+            else _listed(self.decided)
+        )
+        given = _listed(self.history.events)
+        return f"given\n{given}\nwhen\n  {self.command}\nexpected\n{expected}\nbut got\n{got}"
+
+
+class Given:
+    """The beginning of a test: a decider and what happened so far."""
+
+    def __call__(self, decider: Decider[Any, Any], events: Iterable[Event] = ()) -> History:
+        return History(decider, events)
+
+
+def _listed(events: Iterable[Event]) -> str:
+    return "\n".join(f"  {event}" for event in events) or "  no events"
+
+
+@pytest.fixture
+def given() -> Given:
+    """`given(decider, events).when(command).then(events)` or `.refused(error, **data)`."""
+    return Given()
