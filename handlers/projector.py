@@ -20,7 +20,7 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, TypeAlias, cast
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 import structlog
@@ -184,10 +184,7 @@ class Projector:
 
     async def _batches(self, after: Position) -> AsyncGenerator[Sequence[Recorded], None]:
         """Batches of the log; the next is read while one is being written."""
-        source = cast(
-            AsyncGenerator[Sequence[Recorded], None],
-            self._log.subscribe_batches(after=after, batch_max=BATCH_EVENTS_MAX),
-        )
+        source = self._log.subscribe_batches(after=after, batch_max=BATCH_EVENTS_MAX)
         upcoming = asyncio.create_task(_next(source))
         try:
             while True:

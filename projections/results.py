@@ -116,10 +116,10 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     model: str
     policy: Policy
-    active: str | None
-    """The version that last carried all traffic."""
+    active: str
+    """The version that last carried all traffic and was not rolled back from."""
     previous: str | None
-    """The full-traffic version before that which a rollback from `active` returns to."""
+    """The one that carried all traffic before `active`; None after a rollback."""
     rollout: None = None
     swap: Swap | None
     alerts: list[Alert]

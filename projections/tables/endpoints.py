@@ -1,7 +1,7 @@
 """Endpoints: policy, active and previous version, the latest swap, open alerts.
 
-`active` is the version that last carried all traffic. `carried` keeps every version that did so and
-was not rolled back from, each once, latest last: `previous` is the one before `active` in it.
+`active` is the version that last carried all traffic and was not rolled back from; `previous` the
+one that did so before it, None after a rollback: as `engine.decisions.endpoint` folds them.
 """
 
 from __future__ import annotations
@@ -35,9 +35,8 @@ class EndpointRow(Row, frozen=True, kw_only=True):
     name: str
     model: str
     policy: Policy
-    active: str | None
+    active: str
     previous: str | None
-    carried: tuple[str, ...]
     swap: Swap | None
     alerts: tuple[Alert, ...]
     created_at: datetime
@@ -49,8 +48,8 @@ _Change: TypeAlias = Callable[[EndpointRow], EndpointRow]
 ENDPOINTS = Table("endpoints", EndpointRow, key=("tenant", "name"))
 
 
-def full_traffic_version(policy: Policy) -> str | None:
-    """The version that gets every request, if it is one."""
+def sole_version(policy: Policy) -> str | None:
+    """The version that takes all traffic, if there is one."""
     weighted = {version for version, weight in policy.split.items() if weight > 0}
     for rule in policy.rules:
         weighted |= {version for version, weight in rule.split.items() if weight > 0}
@@ -58,21 +57,21 @@ def full_traffic_version(policy: Policy) -> str | None:
 
 
 def _created(rows: WorkingSet, recorded: Recorded, event: EndpointCreated) -> None:
-    row = EndpointRow(
-        tenant=recorded.entity.tenant,
-        position=recorded.position,
-        name=recorded.entity.id,
-        model=event.model,
-        policy=event.policy,
-        active=None,
-        previous=None,
-        carried=(),
-        swap=None,
-        alerts=(),
-        created_at=recorded.time,
-        updated_at=recorded.time,
+    rows[ENDPOINTS].put(
+        EndpointRow(
+            tenant=recorded.entity.tenant,
+            position=recorded.position,
+            name=recorded.entity.id,
+            model=event.model,
+            policy=event.policy,
+            active=event.version,
+            previous=None,
+            swap=None,
+            alerts=(),
+            created_at=recorded.time,
+            updated_at=recorded.time,
+        )
     )
-    rows[ENDPOINTS].put(_routed(row, event.policy))
 
 
 def _policy_set(rows: WorkingSet, recorded: Recorded, event: PolicySet) -> None:
@@ -115,8 +114,7 @@ def _swap_failed(rows: WorkingSet, recorded: Recorded, event: SwapFailed) -> Non
 
 def _rolled_back(rows: WorkingSet, recorded: Recorded, event: RolledBack) -> None:
     def roll_back(row: EndpointRow) -> EndpointRow:
-        healthy = tuple(v for v in row.carried if v not in event.from_versions)
-        return _routed(replace(row, carried=healthy), event.policy)
+        return replace(row, policy=event.policy, active=event.to_version, previous=None)
 
     _update(rows, recorded, roll_back)
 
@@ -143,12 +141,10 @@ def _alert_cleared(rows: WorkingSet, recorded: Recorded, event: AlertCleared) ->
 
 def _routed(row: EndpointRow, policy: Policy) -> EndpointRow:
     """The row under a new policy."""
-    full = full_traffic_version(policy)
-    if full is None:
+    sole = sole_version(policy)
+    if sole is None or sole == row.active:
         return replace(row, policy=policy)
-    carried = (*(version for version in row.carried if version != full), full)
-    previous = carried[-2] if len(carried) > 1 else None
-    return replace(row, policy=policy, active=full, previous=previous, carried=carried)
+    return replace(row, policy=policy, active=sole, previous=row.active)
 
 
 def _ended(swap: Swap | None, recorded: Recorded, swap_id: str) -> Swap | None:
