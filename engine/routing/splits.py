@@ -12,8 +12,8 @@ stretched by its weight; the best draw wins. So each version wins in proportion 
   then a's at share x and b's at 1 - x would be complements, and so would a's and c's, and b and c
   would have the same buckets at every share.
 
-A layout of intervals (cumulative weights) needs one hash less and keeps the promise for two versions
-only: growing the first of three shifts the intervals of all others, and so their buckets.
+A layout of intervals (cumulative weights) needs one hash less and keeps the promise for two
+versions only: growing the first of three shifts the intervals of all others, and so their buckets.
 """
 
 from __future__ import annotations

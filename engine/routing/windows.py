@@ -2,8 +2,8 @@
 
 At any instant the window holds if the local time of day lies in [from, to) and the local day on
 which the window started is one of `days`. After midnight a window that crosses it still belongs to
-the day before. `from` alone lasts until midnight, `to` alone starts at midnight, and `from` equal to
-`to` is 24 hours.
+the day before. `from` alone lasts until midnight, `to` alone starts at midnight, and `from` equal
+to `to` is 24 hours.
 
 Across daylight-saving changes the wall clock decides, and nothing else. When clocks go forward, a
 local time that is skipped never comes: 02:30-04:00 opens at 03:00 that day, 02:15-02:45 not at all.

@@ -1,0 +1,77 @@
+"""The runtime port: what executes one version on one node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeAlias
+
+import msgspec
+
+LoadFailure: TypeAlias = Literal["artifact", "digest", "runtime", "memory", "timeout"]
+"""As in the event VersionLoadFailed."""
+
+
+class RuntimeFailed(Exception):
+    """The version itself failed: its code, its process, or what it answered. Not the platform."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class LoadFailed(Exception):
+    """The version cannot be made ready on this node."""
+
+    def __init__(self, reason: LoadFailure, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason: LoadFailure = reason
+        self.detail = detail
+
+
+class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What this node allows to versions."""
+
+    artifact_roots: tuple[Path, ...] = ()
+    """Folders that `file:///` artifacts may lie in."""
+    python_enabled: bool = False
+    """May versions bring code that is executed here?"""
+    python_memory_bytes_max: int = 2 * 2**30
+    """Writable memory of one python version's process."""
+    python_files_max: int = 256
+    """Files and sockets such a process may have open."""
+    python_file_bytes_max: int = 64 * 2**20
+    """The largest file it may write."""
+    python_frame_bytes_max: int = 64 * 2**20
+    """The largest request and the largest answer, encoded."""
+    python_close_seconds: float = 2.0
+    """Grace of such a process at closing, before it is killed."""
+
+
+class Runtime(Protocol):
+    """One loaded version. Methods other than `infer` are called by one owner, in this order:
+    `load`, `warm`, then `close`, which may also come early."""
+
+    async def load(self) -> None:
+        """Make it answer. Raises LoadFailed; close it then too."""
+        ...
+
+    async def warm(self) -> None:
+        """Make its first answer as fast as the later ones. Raises LoadFailed."""
+        ...
+
+    async def infer(self, inputs: Any, parameters: Mapping[str, Any]) -> Any:
+        """The outputs, as JSON can hold them. Concurrent calls are fine. Raises RuntimeFailed."""
+        ...
+
+    async def memory_bytes(self) -> int:
+        """What it takes now, measured."""
+        ...
+
+    async def failed(self) -> str:
+        """Returns, with the reason, once the version can never answer again; until then waits."""
+        ...
+
+    async def close(self) -> None:
+        """Free everything. Requests in flight get RuntimeFailed. Does nothing the second time."""
+        ...
