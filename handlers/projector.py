@@ -30,7 +30,7 @@ from projections.applier import Applier, moved
 from projections.apply import Applied
 from projections.builds import Build, State, builds, install, skipped, switch
 from projections.cache import Cache
-from projections.errors import CheckpointMoved, DatabaseError, DatabaseRefused
+from projections.errors import CheckpointMoved, DatabaseError
 from projections.failures import FailurePolicy, ProjectionStopped, stop_always
 from projections.pool import Pool
 from projections.progress import Progress
@@ -197,11 +197,7 @@ class Projector:
             await source.aclose()
 
     async def _switch(self, build: Build) -> bool:
-        try:
-            switched = await switch(self._pool, build)
-        except DatabaseRefused as error:
-            _log.info("switch postponed", build=build.schema, reason=str(error))
-            return False
+        switched = await switch(self._pool, build)
         if switched:
             await self._begin_cache([build])
         return switched

@@ -16,6 +16,7 @@ from projections import store
 from projections.builds import Build, Move, move
 from projections.errors import FoldFailed
 from projections.pool import Connection, Pool
+from projections.projection import Projection
 from projections.working import WorkingSet
 
 
@@ -66,7 +67,7 @@ async def _apply(connection: Connection, work: Work) -> Applied:
     build = work.build
     reads = build.projection.reads(work.events)
     rows = await store.load(connection, build.schema, build.projection, reads)
-    fold(build, rows, work.events)
+    fold(build.projection, rows, work.events)
     await store.write(connection, build.schema, build.projection, rows)
     if work.skips:
         await _record(connection, work.skips)
@@ -74,9 +75,9 @@ async def _apply(connection: Connection, work: Work) -> Applied:
     return Applied(build=moved, before=build.position, skipped=len(work.skips), rows=rows)
 
 
-def fold(build: Build, rows: WorkingSet, events: Sequence[Recorded]) -> None:
+def fold(projection: Projection, rows: WorkingSet, events: Sequence[Recorded]) -> None:
     """Events into rows, in order. Raises FoldFailed, which names the event."""
-    on = build.projection.on
+    on = projection.on
     for recorded in events:
         step = on.get(type(recorded.event))
         if step is None:
@@ -85,7 +86,7 @@ def fold(build: Build, rows: WorkingSet, events: Sequence[Recorded]) -> None:
             step.fold(rows, recorded, recorded.event)
         except Exception as error:
             raise FoldFailed(
-                build.projection.name,
+                projection.name,
                 recorded.position,
                 recorded.entity.subject,
                 f"{type(error).__name__}: {error}",

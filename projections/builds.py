@@ -10,6 +10,7 @@ takes the lock on that row, by moving it from the position it believes in (compa
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from enum import Enum
 from typing import Final
@@ -17,7 +18,7 @@ from typing import Final
 import msgspec
 
 from events.event import Position
-from projections.errors import CheckpointMoved
+from projections.errors import CheckpointMoved, DatabaseRefused
 from projections.pool import Connection, Pool
 from projections.projection import Projection
 from projections.reader import READER_ROLE
@@ -25,6 +26,8 @@ from projections.reader import READER_ROLE
 _INSTALL_LOCK: Final = 0x5357_4254
 _SWITCH_LOCK_MILLISECONDS: Final = 200
 """Below the server's deadlock time-out (1 s): a switch gives way to readers and is tried again."""
+_SWITCH_PAUSE_SECONDS: Final = 0.05
+_HELD_UP: Final = ("55P03", "40P01")
 
 _CONTROL: Final = f"""
     DO $$ BEGIN
@@ -116,7 +119,13 @@ async def install(pool: Pool, projections: Sequence[Projection]) -> None:
 
 async def builds(pool: Pool, projections: Sequence[Projection]) -> list[Build]:
     """The builds of these projections in these versions, with their checkpoints."""
-    rows = await pool.fetch(
+    async with pool.transaction() as connection:
+        return await builds_in(connection, projections)
+
+
+async def builds_in(connection: Connection, projections: Sequence[Projection]) -> list[Build]:
+    """As `builds`, within a transaction."""
+    rows = await connection.fetch(
         "SELECT schema, name, version, position, state FROM switchback.checkpoint"
         " WHERE state <> 'retired' ORDER BY schema"
     )
@@ -167,9 +176,23 @@ async def move(connection: Connection, moves: Sequence[Move]) -> None:
 async def switch(pool: Pool, build: Build) -> bool:
     """Make a build live if it has caught up with the live one; whether it is live now.
 
-    Readers see the old rows or the new ones, never some of each. Raises DatabaseRefused (55P03)
-    when a long read holds a view: nothing has changed then, try again.
+    Readers see the old rows or the new ones, never some of each. Gives way to reads that hold a
+    view, and tries again when they are done.
     """
+    while True:
+        try:
+            switched = await _switch(pool, build)
+        except DatabaseRefused as error:
+            if error.sqlstate not in _HELD_UP:
+                raise
+            await asyncio.sleep(_SWITCH_PAUSE_SECONDS)
+        else:
+            if switched:
+                await drop_retired(pool)
+            return switched
+
+
+async def _switch(pool: Pool, build: Build) -> bool:
     projection = build.projection
     async with pool.transaction() as connection:
         await connection.execute(f"SET LOCAL lock_timeout = '{_SWITCH_LOCK_MILLISECONDS}ms'")
@@ -187,7 +210,6 @@ async def switch(pool: Pool, build: Build) -> bool:
         await _set_state(connection, live, "retired")
         await _set_state(connection, build.schema, "live")
         await _show(connection, projection, build.schema)
-    await drop_retired(pool)
     return True
 
 

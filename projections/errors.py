@@ -72,3 +72,12 @@ class UnknownProjection(ProjectionError):
     def __init__(self, name: str) -> None:
         super().__init__(f"no projection is named {name!r}")
         self.name = name
+
+
+class CheckpointAhead(ProjectionError):
+    """A checkpoint is beyond the end of the log: these tables belong to another log."""
+
+    def __init__(self, checkpoint: int, end: int) -> None:
+        super().__init__(f"the tables are at position {checkpoint}, the log ends at {end}")
+        self.checkpoint = checkpoint
+        self.end = end
