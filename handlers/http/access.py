@@ -33,7 +33,11 @@ class Undeclared(Exception):
 
 
 def needs(access: Access, **options: Any) -> dict[str, Any]:
-    """Keyword arguments for a route decorator: a key must hold this scope, or `admin`."""
+    """Keyword arguments for a route decorator: a key must hold this scope, or `admin`.
+
+    Options: `also`, a second status the route answers with; `stored=False`, the body reaches no
+    event.
+    """
     return {"opt": {_OPTION: access, **options}}
 
 
@@ -47,11 +51,15 @@ def access_of(handler: HTTPRouteHandler) -> Access:
 
 def route_table(app: Litestar) -> list[Route]:
     """Every route of the application, sorted. Raises Undeclared."""
-    return sorted(_routes(app))
+    return sorted(
+        Route(path=path, method=method, access=access_of(handler))
+        for path, method, handler in handlers_of(app)
+    )
 
 
-def _routes(app: Litestar) -> Iterator[Route]:
+def handlers_of(app: Litestar) -> Iterator[tuple[str, str, HTTPRouteHandler]]:
+    """(path, method, handler) of every route."""
     for route in app.routes:
         for handler in getattr(route, "route_handlers", ()):
             for method in handler.http_methods - {"OPTIONS"}:
-                yield Route(path=route.path_format, method=method, access=access_of(handler))
+                yield route.path_format, method, handler

@@ -71,9 +71,9 @@ def build_app(
         documents={},
     )
     litestar = _litestar(front)
-    routes = route_table(litestar)
+    route_table(litestar)
     front.documents["openapi"] = msgspec.json.encode(
-        openapi_document(_routers(front.limits), routes)
+        openapi_document(litestar, _routers(front.limits))
     )
     front.documents["asyncapi"] = msgspec.json.encode(asyncapi_document())
     return HttpApp(asgi=Metered(litestar, metrics), litestar=litestar, streams=front.streams)

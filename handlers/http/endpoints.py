@@ -27,7 +27,7 @@ class RaiseAlert(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     detail: str = ""
 
 
-@put("/endpoints/{endpoint:str}", status_code=201, **needs("operate"))
+@put("/endpoints/{endpoint:str}", status_code=201, **needs("operate", also=200))
 async def create_endpoint(
     request: Call, endpoint: Name, data: JSONBody[CreateEndpoint]
 ) -> Response[Endpoint]:

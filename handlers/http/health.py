@@ -28,7 +28,7 @@ async def healthz() -> Alive:
     return Alive()
 
 
-@get("/readyz", **needs("public"))
+@get("/readyz", **needs("public", also=503))
 async def readyz(request: Call) -> Response[Ready]:
     """The state of each part; 503 while one that is required is down."""
     parts = dict(await request.front.services.readiness.parts())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 import msgspec
@@ -13,6 +13,16 @@ from handlers.http.access import needs
 from handlers.http.call import POSITION_HEADER, Call
 from handlers.http.parameters import Name
 from handlers.http.ports import Inference
+
+INFERENCE_HEADERS: Final = (
+    "Switchback-Request-Id",
+    "Switchback-Version",
+    POSITION_HEADER,
+    "Switchback-Receipt",
+    "Switchback-Rule",
+    "Switchback-Overhead-Ms",
+    "Switchback-Attempts",
+)
 
 
 class Infer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -58,15 +68,16 @@ async def infer(request: Call, endpoint: Name, data: JSONBody[Infer]) -> Respons
 
 
 def _headers(inference: Inference) -> dict[str, str]:
-    return {
-        "Switchback-Request-Id": inference.request_id,
-        "Switchback-Version": inference.version,
-        POSITION_HEADER: str(inference.position),
-        "Switchback-Receipt": inference.receipt,
-        "Switchback-Rule": _header_text(inference.rule or ""),
-        "Switchback-Overhead-Ms": f"{inference.overhead_ms:.3f}",
-        "Switchback-Attempts": str(inference.attempts),
-    }
+    values = (
+        inference.request_id,
+        inference.version,
+        str(inference.position),
+        inference.receipt,
+        _header_text(inference.rule or ""),
+        f"{inference.overhead_ms:.3f}",
+        str(inference.attempts),
+    )
+    return dict(zip(INFERENCE_HEADERS, values, strict=True))
 
 
 def _header_text(text: str) -> str:

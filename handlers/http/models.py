@@ -40,7 +40,7 @@ class RegisteredModel(msgspec.Struct, frozen=True, kw_only=True):
     position: Position
 
 
-@post("/models", status_code=201, **needs("operate"))
+@post("/models", status_code=201, **needs("operate", also=200))
 async def register_model(request: Call, data: JSONBody[RegisterModel]) -> Response[RegisteredModel]:
     """Register a model: 201, or 200 if it is registered with the same body already."""
     applied = await request.operations.register_model(

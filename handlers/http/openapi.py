@@ -11,14 +11,16 @@ from typing import Any, Final
 
 import msgspec
 from litestar import Litestar
+from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.types import ControllerRouterHandler
 
-from handlers.http.access import Access, Route
-from handlers.http.call import Call
+from handlers.http.access import Access, access_of, handlers_of
+from handlers.http.call import POSITION_HEADER, Call
+from handlers.http.inference import INFERENCE_HEADERS
+from handlers.http.parameters import NAME_PATTERN
 from handlers.http.problems import MEDIA_TYPE, STATUS, Problem
 
-_METHODS: Final = ("get", "put", "post", "delete")
 _ALWAYS: Final = frozenset({"invalid", "unauthenticated", "forbidden", "not_found"})
 _ON_COMMANDS: Final = frozenset({"conflict", "too_large", "rate_limited", "unavailable", "timeout"})
 _ON_READS: Final = frozenset({"stale", "unavailable", "timeout"})
@@ -34,54 +36,72 @@ _CONFIG: Final = OpenAPIConfig(
 
 
 def openapi_document(
-    route_handlers: Sequence[ControllerRouterHandler], routes: Sequence[Route]
+    serving: Litestar, route_handlers: Sequence[ControllerRouterHandler]
 ) -> dict[str, Any]:
-    """The whole document, ready to encode.
+    """The whole document of the `serving` application's routes, ready to encode.
 
-    An application of its own describes the routes: one that describes itself also serves pages of
-    the framework's making, on paths that are not ours.
+    An application of its own describes them: one that describes itself also serves pages of the
+    framework's making, on paths that are not ours.
     """
-    app = Litestar(
-        route_handlers,
-        request_class=Call,
-        openapi_config=_CONFIG,
-        logging_config=None,
+    described = Litestar(
+        route_handlers, request_class=Call, openapi_config=_CONFIG, logging_config=None
     )
-    document = app.openapi_schema.to_schema()
+    document = described.openapi_schema.to_schema()
     components = document.setdefault("components", {})
     components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     components["responses"] = {code: _problem_response(code) for code in sorted(STATUS)}
     components["parameters"] = _PARAMETERS
-    components.setdefault("schemas", {})["Problem"] = msgspec.json.schema_components(
-        [Problem], ref_template="#/components/schemas/{name}"
-    )[1]["Problem"]
-    access = {(route.path, route.method.lower()): route.access for route in routes}
-    for path, item in document["paths"].items():
-        for method in _METHODS:
-            if method in item:
-                _complete(item[method], path, method, access[path, method])
+    components.setdefault("schemas", {}).update(_own_schemas(serving))
+    for path, method, handler in handlers_of(serving):
+        operation = document["paths"].get(path, {}).get(method.lower())
+        if operation is not None:
+            _complete(operation, path, method, handler)
     return document
 
 
-def _complete(operation: dict[str, Any], path: str, method: str, access: Access) -> None:
+def _own_schemas(serving: Litestar) -> dict[str, Any]:
+    """Bodies as msgspec describes them: it knows which refuse unknown fields."""
+    bodies = {
+        handler.parsed_data_field.annotation
+        for _, _, handler in handlers_of(serving)
+        if handler.parsed_data_field is not None
+    }
+    ordered = sorted(bodies, key=lambda body: body.__name__)
+    _, schemas = msgspec.json.schema_components(
+        [*ordered, Problem], ref_template="#/components/schemas/{name}"
+    )
+    return schemas
+
+
+def _complete(operation: dict[str, Any], path: str, method: str, handler: HTTPRouteHandler) -> None:
+    access = access_of(handler)
     responses = operation["responses"]
+    success = responses[str(handler.status_code)]
+    if "also" in handler.opt:
+        responses[str(handler.opt["also"])] = success
     if access == "public":
         operation["security"] = []
         responses.pop("400", None)
         return
     operation["security"] = [{"key": []}]
     operation["x-switchback-scope"] = access
+    success["headers"] = _answer_headers(method, access)
     parameters = operation.setdefault("parameters", [])
     if "{tenant}" in path and not any(p.get("name") == "tenant" for p in parameters):
         parameters.append({"$ref": "#/components/parameters/tenant"})
-    names = ("min_position",) if method == "get" else ("idempotency_key", "traceparent")
+    names = ("min_position",) if method == "GET" else ("idempotency_key", "traceparent")
     parameters.extend({"$ref": f"#/components/parameters/{name}"} for name in names)
     for status, codes in _problems(method, access).items():
         responses[str(status)] = _one_of(codes)
 
 
+def _answer_headers(method: str, access: Access) -> dict[str, Any]:
+    names = INFERENCE_HEADERS if access == "infer" else (POSITION_HEADER,)
+    return {} if method == "GET" else {name: {"schema": {"type": "string"}} for name in names}
+
+
 def _problems(method: str, access: Access) -> dict[int, list[str]]:
-    codes = _ALWAYS | (_ON_READS if method == "get" else _ON_COMMANDS)
+    codes = _ALWAYS | (_ON_READS if method == "GET" else _ON_COMMANDS)
     if access == "infer":
         codes |= _ON_INFERENCE
     by_status: dict[int, list[str]] = {}
@@ -123,7 +143,7 @@ _PARAMETERS: Final[dict[str, Any]] = {
         "in": "path",
         "required": True,
         "description": "Another tenant than the key's needs the scope `admin`.",
-        "schema": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"},
+        "schema": {"type": "string", "pattern": NAME_PATTERN},
     },
     "min_position": _header(
         "Switchback-Min-Position",

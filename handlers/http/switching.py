@@ -31,7 +31,7 @@ class RollBack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 NO_REASON: Final = RollBack()
 
 
-@post("/endpoints/{endpoint:str}/swap", status_code=202, **needs("operate"))
+@post("/endpoints/{endpoint:str}/swap", status_code=202, **needs("operate", also=200))
 async def swap(
     request: Call, endpoint: Name, data: JSONBody[RequestSwap], wait: FromQuery[bool] = False
 ) -> Response[Swap]:

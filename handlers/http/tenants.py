@@ -47,7 +47,7 @@ class SetQuota(msgspec.Struct, frozen=True, kw_only=True):
     position: Position
 
 
-@post("/tenants", status_code=201, **needs("admin"))
+@post("/tenants", status_code=201, **needs("admin", also=200))
 async def create_tenant(request: Call, data: JSONBody[CreateTenant]) -> Response[CreatedTenant]:
     """Create a tenant: 201, or 200 if it exists."""
     applied = await request.operations.create_tenant(data.name, metadata=request.metadata())

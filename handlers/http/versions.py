@@ -51,7 +51,7 @@ class RetiredVersion(msgspec.Struct, frozen=True, kw_only=True):
     position: Position
 
 
-@post("/models/{model:str}/versions", status_code=201, **needs("operate"))
+@post("/models/{model:str}/versions", status_code=201, **needs("operate", also=200))
 async def register_version(
     request: Call, model: Name, data: JSONBody[RegisterVersion]
 ) -> Response[RegisteredVersion]:
