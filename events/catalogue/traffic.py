@@ -13,14 +13,26 @@ import msgspec
 from events.event import Event
 
 
+class LatencySketch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A DDSketch (Masson, Rim, Lee 2019) of latencies in milliseconds: merge by adding the bins."""
+
+    relative_accuracy: float
+    bins: dict[int, int] = {}
+    """Index i counts latencies in (g^(i-1), g^i], g = (1 + accuracy) / (1 - accuracy)."""
+    zeros: int = 0
+    sum_ms: float = 0.0
+    min_ms: float = 0.0
+    max_ms: float = 0.0
+
+
 class VersionWindow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one version did in the window."""
 
     requests: int
     errors: dict[str, int] = {}
     """Problem code -> count."""
-    latency: bytes = b""
-    """DDSketch of latencies in milliseconds, protobuf; empty when there was no request."""
+    latency: LatencySketch | None = None
+    """Of requests that were answered; None when none was."""
     tokens: int = 0
 
 

@@ -1,0 +1,100 @@
+"""How a request reaches a node: the wire of `inf.<tenant>.<model>.<version>` and its errors."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Final, Protocol
+
+import msgspec
+
+from events.bus import Bus
+from events.catalogue.nodes import VersionRef
+from events.errors import LogUnavailable, NoResponders, RemoteFailure, RequestTimeout
+
+QUEUE: Final = "nodes"
+
+
+class InferenceFailed(Exception):
+    """An inference request that got no answer; `code` is the contract's problem code."""
+
+    code: ClassVar[str]
+
+
+class VersionFailed(InferenceFailed):
+    """The version itself failed: asking another replica would not help."""
+
+    code = "runtime_failed"
+
+
+class NotServed(InferenceFailed):
+    """No node serves the version just now. Nothing was executed: asking again is safe."""
+
+    code = "unavailable"
+
+
+class DeadlineExceeded(InferenceFailed):
+    code = "timeout"
+
+
+class EndpointUnknown(InferenceFailed):
+    code = "not_found"
+
+
+class Execution(msgspec.Struct, frozen=True, kw_only=True):
+    """One request to a version."""
+
+    inputs: Any
+    parameters: dict[str, Any]
+    timeout_s: float
+
+
+class Executed(msgspec.Struct, frozen=True, kw_only=True):
+    outputs: Any
+    runtime_ms: float
+    """Spent inside the version."""
+
+
+class Executor(Protocol):
+    """Whatever can execute a request: this process's node, or the bus."""
+
+    async def execute(self, ref: VersionRef, execution: Execution) -> Executed:
+        """Raises VersionFailed, NotServed, DeadlineExceeded."""
+        ...
+
+
+encode_execution = msgspec.msgpack.Encoder().encode
+decode_execution = msgspec.msgpack.Decoder(Execution).decode
+encode_executed = msgspec.msgpack.Encoder().encode
+decode_executed = msgspec.msgpack.Decoder(Executed).decode
+
+
+def subject_of(ref: VersionRef) -> str:
+    """Versions hold dots, which would make tokens; `_` never stands in a semantic version."""
+    return f"inf.{ref.tenant}.{ref.model}.{ref.version.replace('.', '_')}"
+
+
+class BusExecutor:
+    """Executes on any node that serves the version."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    async def execute(self, ref: VersionRef, execution: Execution) -> Executed:
+        subject = subject_of(ref)
+        try:
+            reply = await self._bus.request(
+                subject, encode_execution(execution), timeout_s=execution.timeout_s
+            )
+        except (NoResponders, LogUnavailable) as error:
+            raise NotServed(f"no node serves {ref}") from error
+        except RequestTimeout as error:
+            raise DeadlineExceeded(f"{ref} did not answer in {execution.timeout_s} s") from error
+        except RemoteFailure as error:
+            raise _failure(error) from error
+        return decode_executed(reply)
+
+
+def _failure(error: RemoteFailure) -> InferenceFailed:
+    for kind in (NotServed, DeadlineExceeded):
+        if error.code == kind.code:
+            return kind(error.detail)
+    return VersionFailed(error.detail)

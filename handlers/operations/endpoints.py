@@ -1,0 +1,215 @@
+"""Endpoints: what they route to, and the way back.
+
+Versions are loaded before an endpoint names them: whoever creates an endpoint or sets a policy waits
+for the nodes, and from then on every request has an answer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Final
+
+from engine.decisions import endpoint as endpoints
+from engine.decisions import model as models
+from engine.decisions.decider import Conflict
+from engine.decisions.policy import mentions
+from events import EntityId, Metadata, Position
+from events.catalogue.endpoints import Policy, RolledBack, Severity
+from events.catalogue.nodes import VersionRef
+from handlers.commands import Contended, Outcome
+from handlers.http.views import Applied, Explanation, RollbackView
+from handlers.operations.base import OperationsBase, applied
+from handlers.questions import At
+from projections import results
+
+ROLLBACK_ATTEMPTS_MAX: Final = 20
+"""A rollback wins also against writers that are faster every time."""
+
+
+class SwapForgotten(Conflict):
+    """Another swap has begun since: this one's end is in the endpoint's history."""
+
+
+class EndpointOperations(OperationsBase):
+    async def create_endpoint(
+        self, tenant: str, *, endpoint: str, model: str, version: str, metadata: Metadata
+    ) -> tuple[Applied, results.Endpoint]:
+        registered = await self._prepare(tenant, model, {version})
+        command = endpoints.CreateEndpoint(
+            model=model,
+            version=version,
+            registered=registered,
+            resident=self._routing.resident(tenant, model),
+        )
+        outcome = await self._on_endpoint(tenant, endpoint, command, metadata)
+        return applied(outcome), await self._seen(tenant, endpoint, outcome.position)
+
+    async def set_policy(
+        self, tenant: str, *, endpoint: str, policy: Policy, metadata: Metadata
+    ) -> results.Endpoint:
+        model = await self._model_of(tenant, endpoint)
+        named = {version for _, version in mentions(policy)}
+        registered = await self._prepare(tenant, model, named)
+        command = endpoints.SetPolicy(
+            policy=policy,
+            registered=registered,
+            resident=self._routing.resident(tenant, model),
+        )
+        outcome = await self._on_endpoint(tenant, endpoint, command, metadata)
+        return await self._seen(tenant, endpoint, outcome.position)
+
+    async def swap(
+        self, tenant: str, *, endpoint: str, to: str, timeout_s: float, metadata: Metadata
+    ) -> results.Swap:
+        """Ask for a swap; returns when it is on the log (`completed` if it was so)."""
+        model = await self._model_of(tenant, endpoint)
+        _, usable = await self._usable(tenant, model)
+        command = endpoints.RequestSwap(
+            swap_id=str(metadata.event_id(0)),
+            to=to,
+            deadline=metadata.time + timedelta(seconds=timeout_s),
+            registered=usable,
+        )
+        outcome = await self._on_endpoint(tenant, endpoint, command, metadata)
+        view = await self.endpoint_at(tenant, endpoint=endpoint, at=outcome.position)
+        if view.swap is not None and view.swap.to == to and view.swap.state != "failed":
+            return view.swap
+        return results.Swap(
+            id=command.swap_id,
+            from_=to,
+            to=to,
+            state="completed",
+            requested_at=metadata.time,
+            deadline=command.deadline,
+            duration_ms=0.0,
+            position=outcome.position,
+        )
+
+    async def swap_ended(self, tenant: str, *, endpoint: str, swap_id: str) -> results.Swap:
+        """Wait until the swap has completed or failed, as every live gateway sees it.
+
+        Raises SwapForgotten.
+        """
+        while True:
+            position = self._routing.position
+            view = await self.endpoint_at(tenant, endpoint=endpoint, at=None)
+            if view.swap is None or view.swap.id != swap_id:
+                raise SwapForgotten(f"swap {swap_id} is not the endpoint's latest")
+            if view.swap.state != "requested":
+                await self._gateways.applied(view.swap.position)
+                return view.swap
+            await self._routing.reach(position + 1)
+
+    async def rollback(
+        self, tenant: str, *, endpoint: str, reason: str, metadata: Metadata
+    ) -> RollbackView:
+        """Returns when every live gateway has applied it."""
+        began = time.perf_counter()
+        outcome = await self._roll_back(tenant, endpoint, reason, metadata)
+        await self._gateways.applied(outcome.position)
+        took_ms = round((time.perf_counter() - began) * 1_000, 3)
+        done = await self._last_rollback(tenant, endpoint, outcome)
+        return RollbackView(
+            from_=done.from_versions[-1],
+            to=done.to_version,
+            reason=done.reason,
+            duration_ms=took_ms,
+            position=outcome.position,
+        )
+
+    async def raise_alert(
+        self,
+        tenant: str,
+        *,
+        endpoint: str,
+        kind: str,
+        severity: Severity,
+        detail: str,
+        metadata: Metadata,
+    ) -> results.Alert:
+        """A critical alert on the newest version rolls back; returns when every gateway has it."""
+        alert_id = str(metadata.event_id(0))
+        command = endpoints.RaiseAlert(
+            alert_id=alert_id, kind=kind, severity=severity, detail=detail
+        )
+        outcome = await self._on_endpoint(tenant, endpoint, command, metadata)
+        await self._gateways.applied(outcome.position)
+        view = await self.endpoint_at(tenant, endpoint=endpoint, at=outcome.position)
+        return next(alert for alert in view.alerts if alert.id == alert_id)
+
+    async def endpoint_at(self, tenant: str, *, endpoint: str, at: At | None) -> results.Endpoint:
+        return await self._questions.endpoint_at(tenant, endpoint=endpoint, at=at)
+
+    async def endpoints_at(
+        self, tenant: str, *, at: At, after: str, limit: int
+    ) -> Sequence[results.Endpoint]:
+        return await self._questions.endpoints_at(tenant, at=at, after=after, limit=limit)
+
+    async def explain_key(
+        self, tenant: str, *, endpoint: str, key: str, at: At | None
+    ) -> Explanation:
+        return await self._questions.explain_key(tenant, endpoint=endpoint, key=key, at=at)
+
+    async def explain_receipt(self, tenant: str, *, receipt: str) -> Explanation:
+        return await self._questions.explain_receipt(tenant, receipt=receipt)
+
+    async def _on_endpoint(
+        self, tenant: str, endpoint: str, command: endpoints.Command, metadata: Metadata
+    ) -> Outcome[endpoints.State]:
+        entity = EntityId(tenant, "endpoint", endpoint)
+        return await self._commands.handle(endpoints.DECIDER, entity, command, metadata=metadata)
+
+    async def _roll_back(
+        self, tenant: str, endpoint: str, reason: str, metadata: Metadata
+    ) -> Outcome[endpoints.State]:
+        command = endpoints.RollBack(reason=reason)
+        for _ in range(ROLLBACK_ATTEMPTS_MAX - 1):
+            try:
+                return await self._on_endpoint(tenant, endpoint, command, metadata)
+            except Contended:
+                continue
+        return await self._on_endpoint(tenant, endpoint, command, metadata)
+
+    async def _last_rollback(
+        self, tenant: str, endpoint: str, outcome: Outcome[endpoints.State]
+    ) -> RolledBack:
+        """That of this command, or the one that made it unnecessary."""
+        for event in outcome.events:
+            if isinstance(event, RolledBack):
+                return event
+        history = await self._questions.history(tenant, endpoint=endpoint, at=outcome.position)
+        events = (recorded.event for recorded in reversed(history))
+        return next(event for event in events if isinstance(event, RolledBack))
+
+    async def _seen(self, tenant: str, endpoint: str, position: Position) -> results.Endpoint:
+        """The endpoint at a position, once every live gateway routes by it."""
+        await self._gateways.applied(position)
+        return await self.endpoint_at(tenant, endpoint=endpoint, at=position)
+
+    async def _prepare(self, tenant: str, model: str, versions: set[str]) -> frozenset[str]:
+        """Have those of the versions resident that may be used; all that may be used."""
+        position, usable = await self._usable(tenant, model)
+        refs = [
+            VersionRef(tenant=tenant, model=model, version=version)
+            for version in sorted(versions & usable)
+        ]
+        if refs:
+            loaded = await self._nodes.ensure_resident(refs, position=position)
+            await self._routing.reach(loaded)
+        return usable
+
+    async def _usable(self, tenant: str, model: str) -> tuple[Position, frozenset[str]]:
+        position, state = await self._commands.load(
+            models.DECIDER, EntityId(tenant, "model", model)
+        )
+        return position, state.usable if state is not None else frozenset()
+
+    async def _model_of(self, tenant: str, endpoint: str) -> str:
+        _, state = await self._commands.load(
+            endpoints.DECIDER, EntityId(tenant, "endpoint", endpoint)
+        )
+        if state is None:
+            raise endpoints.UnknownEndpoint
+        return state.model

@@ -1,0 +1,57 @@
+"""Tenants, keys and quotas. Each returns when every live gateway knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from engine.decisions import tenant as tenants
+from events import EntityId, Metadata
+from events.catalogue.tenants import Quota, Scope
+from handlers.http.views import Applied, IssuedKey
+from handlers.keys import digest
+from handlers.operations.base import OperationsBase, applied
+
+
+class TenantOperations(OperationsBase):
+    async def create_tenant(self, tenant: str, *, metadata: Metadata) -> Applied:
+        return await self._on_tenant(tenant, tenants.CreateTenant(name=tenant), metadata)
+
+    async def issue_key(
+        self,
+        tenant: str,
+        *,
+        scopes: Sequence[Scope],
+        expires_at: datetime | None,
+        metadata: Metadata,
+    ) -> IssuedKey:
+        """The secret is shown in this answer and its repeats, and kept nowhere."""
+        secret = self._key_secret(metadata.command_id)
+        issue = tenants.IssueKey(
+            key_id=metadata.event_id(0).hex[:16],
+            secret_sha256=digest(secret),
+            scopes=tuple(scopes),
+            expires_at=expires_at,
+        )
+        done = await self._on_tenant(tenant, issue, metadata)
+        return IssuedKey(
+            position=done.position,
+            id=issue.key_id,
+            key=secret,
+            scopes=tuple(scopes),
+            expires_at=expires_at,
+        )
+
+    async def revoke_key(self, tenant: str, *, key_id: str, metadata: Metadata) -> Applied:
+        return await self._on_tenant(tenant, tenants.RevokeKey(key_id=key_id), metadata)
+
+    async def set_quota(self, tenant: str, *, quota: Quota, metadata: Metadata) -> Applied:
+        return await self._on_tenant(tenant, tenants.SetQuota(quota=quota), metadata)
+
+    async def _on_tenant(
+        self, tenant: str, command: tenants.Command, metadata: Metadata
+    ) -> Applied:
+        entity = EntityId(tenant, "tenant", tenant)
+        outcome = await self._commands.handle(tenants.DECIDER, entity, command, metadata=metadata)
+        await self._gateways.applied(outcome.position)
+        return applied(outcome)

@@ -1,0 +1,175 @@
+"""Questions to the log itself: how an endpoint was, and why a request went where it went.
+
+Answers are computed from the entity's own events, so they hold for any position in the past and do
+not depend on what the tables keep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+
+from msgspec.structs import asdict
+
+from engine.decisions.decider import Conflict, Invalid, NotFound
+from engine.routing import (
+    ForgedReceipt,
+    KeyNotUsed,
+    MalformedReceipt,
+    Table,
+    compile_policy,
+    endpoint_salt,
+    explain_key,
+    explain_receipt,
+    open_receipt,
+)
+from events import EntityId, EventLog, Position, Recorded
+from handlers.http.views import ExplainedEvent, Explanation
+from handlers.routing import Routing
+from projections import results
+from projections.tables import endpoints as table
+from projections.working import WorkingSet
+
+At: TypeAlias = Position | datetime
+_SHOWN = frozenset(results.Endpoint.__struct_fields__)
+
+
+class NoSuchEndpoint(NotFound):
+    """The endpoint does not exist, or did not exist then."""
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__(f"there is no endpoint {endpoint!r} at that moment")
+
+
+class Questions:
+    """Answers from the log. Methods raise NoSuchEndpoint and LogError."""
+
+    def __init__(
+        self,
+        *,
+        log: EventLog,
+        routing: Routing,
+        receipt_secret: bytes,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._log = log
+        self._routing = routing
+        self._secret = receipt_secret
+        self._now = now
+
+    async def endpoint_at(
+        self, tenant: str, *, endpoint: str, at: At | None = None
+    ) -> results.Endpoint:
+        """The endpoint as it was; `at` None is now."""
+        return fold_endpoint(await self.history(tenant, endpoint=endpoint, at=at))
+
+    async def endpoints_at(
+        self, tenant: str, *, at: At, after: str, limit: int
+    ) -> Sequence[results.Endpoint]:
+        """Those that existed then, by name, after a name."""
+        names = sorted(name for owner, name in self._routing.routes if owner == tenant)
+        found: list[results.Endpoint] = []
+        for name in names:
+            if name > after and len(found) < limit:
+                history = await self._read(tenant, name, at)
+                if history:
+                    found.append(fold_endpoint(history))
+        return found
+
+    async def explain_key(
+        self, tenant: str, *, endpoint: str, key: str, at: At | None
+    ) -> Explanation:
+        """What a request with this key got, or gets now. Raises KeyDoesNotDecide too."""
+        history = await self.history(tenant, endpoint=endpoint, at=at)
+        made, compiled = _table(history)
+        moment = at if isinstance(at, datetime) else _moment(history, at, self._now)
+        try:
+            decision = explain_key(compiled, key, int(moment.timestamp() * 1_000), {})
+        except KeyNotUsed as error:
+            raise KeyDoesNotDecide(str(error)) from error
+        return _explanation(endpoint, decision, made)
+
+    async def explain_receipt(self, tenant: str, *, receipt: str) -> Explanation:
+        """Recompute the decision a receipt tells of. Raises ReceiptInvalid, NoSuchEndpoint."""
+        try:
+            opened = open_receipt(receipt, self._secret)
+        except (MalformedReceipt, ForgedReceipt) as error:
+            raise ReceiptInvalid(str(error) or "it is not signed by this system") from error
+        if opened.tenant != tenant:
+            raise NoSuchEndpoint(opened.endpoint)
+        history = await self.history(tenant, endpoint=opened.endpoint, at=opened.position)
+        made, compiled = _table(history)
+        explained = explain_receipt(compiled, opened)
+        return _explanation(opened.endpoint, explained.decision, made, valid=explained.valid)
+
+    async def history(self, tenant: str, *, endpoint: str, at: At | None) -> list[Recorded]:
+        """The endpoint's events up to a moment, oldest first."""
+        found = await self._read(tenant, endpoint, at)
+        if not found:
+            raise NoSuchEndpoint(endpoint)
+        return found
+
+    async def _read(self, tenant: str, endpoint: str, at: At | None) -> list[Recorded]:
+        entity = EntityId(tenant, "endpoint", endpoint)
+        return [recorded async for recorded in self._log.read(entity) if _by(recorded, at)]
+
+
+class KeyDoesNotDecide(Conflict):
+    """The policy then was not sticky: no key decided where a request went."""
+
+
+class ReceiptInvalid(Invalid):
+    """A text that is no receipt of this system."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__({"receipt": reason})
+
+
+def fold_endpoint(history: Sequence[Recorded]) -> results.Endpoint:
+    """The endpoint after these events, by the fold that also makes the table."""
+    rows = WorkingSet()
+    for recorded in history:
+        table.PROJECTION.fold(rows, recorded)
+    entity = history[-1].entity
+    row = rows[table.ENDPOINTS].get((entity.tenant, entity.id))
+    assert row is not None, "an endpoint's history begins with its creation"
+    shown: dict[str, Any] = {name: v for name, v in asdict(row).items() if name in _SHOWN}
+    shown["alerts"] = list(row.alerts)
+    return results.Endpoint(**shown)
+
+
+def _by(recorded: Recorded, at: At | None) -> bool:
+    if at is None:
+        return True
+    return recorded.time <= at if isinstance(at, datetime) else recorded.position <= at
+
+
+def _moment(
+    history: Sequence[Recorded], at: Position | None, now: Callable[[], datetime]
+) -> datetime:
+    """A position is the moment of the last event up to it; None is now."""
+    return now() if at is None else history[-1].time.astimezone(UTC)
+
+
+def _table(history: Sequence[Recorded]) -> tuple[Recorded, Table]:
+    """The event that set the policy in force, and the policy as a table."""
+    made = next(r for r in reversed(history) if getattr(r.event, "policy", None) is not None)
+    salt = endpoint_salt(made.entity.tenant, made.entity.id)
+    return made, compile_policy(made.event.policy, salt=salt, position=made.position)  # type: ignore[attr-defined]
+
+
+def _explanation(
+    endpoint: str, decision: Any, made: Recorded, *, valid: bool | None = None
+) -> Explanation:
+    return Explanation(
+        endpoint=endpoint,
+        version=decision.version,
+        bucket=decision.bucket,
+        rule=decision.rule,
+        position=decision.position,
+        event=ExplainedEvent(
+            id=str(made.id), type=made.event.type, time=made.time, actor=made.actor
+        ),
+        valid=valid,
+    )

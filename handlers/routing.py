@@ -1,0 +1,290 @@
+"""What gateways, nodes and reactions know: the log folded in memory.
+
+Guarantees: the fold is a function of the log up to `position`. Does not guarantee to be up to date:
+who needs an event to be in, waits with `reach`. `handlers.following` feeds it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from uuid import UUID
+
+import msgspec
+from msgspec.structs import replace
+
+from engine.decisions import endpoint, model, node, tenant
+from engine.decisions.maps import EMPTY
+from engine.routing import Table, compile_policy, endpoint_salt
+from events import EntityId, Position, Recorded
+from events.catalogue.nodes import VersionLoadFailed, VersionRef
+from handlers.keys import Keyring
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """An endpoint, ready to decide."""
+
+    entity: EntityId
+    state: endpoint.Endpoint
+    table: Table
+    swap_position: Position
+    """Where the pending swap was requested; 0 without one."""
+
+
+class LoadFailure(msgspec.Struct, frozen=True, kw_only=True):
+    """A node's last failed load of a version."""
+
+    position: Position
+    reason: str
+    detail: str
+
+
+class SavedRoute(msgspec.Struct, frozen=True, kw_only=True):
+    """A route without its table, which is compiled again."""
+
+    entity: EntityId
+    state: endpoint.Endpoint
+    table_position: Position
+    swap_position: Position
+
+
+class SavedNode(msgspec.Struct, frozen=True, kw_only=True):
+    """A node whose residents are pairs: no map key but text survives every encoding."""
+
+    id: str
+    state: node.Node
+    resident: list[tuple[VersionRef, int]]
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """The fold as data."""
+
+    position: Position
+    last_event: UUID | None
+    routes: list[SavedRoute]
+    models: list[tuple[str, str, model.Model]]
+    nodes: list[SavedNode]
+    tenants: list[tuple[str, tenant.Tenant]]
+
+
+class Routing:
+    """The fold. One instance per process, shared by whatever runs in it."""
+
+    def __init__(self) -> None:
+        self.position: Position = 0
+        self.last_event: UUID | None = None
+        """The id of the event at `position`; None when that was passed over."""
+        self.keyring = Keyring()
+        self.routes: dict[tuple[str, str], Route] = {}
+        """(tenant, endpoint) -> route."""
+        self.models: dict[tuple[str, str], model.Model] = {}
+        """(tenant, model) -> model."""
+        self.nodes: dict[str, node.Node] = {}
+        self.failures: dict[tuple[str, VersionRef], LoadFailure] = {}
+        """(node, version) -> its last failed load."""
+        self._swapping: set[tuple[str, str]] = set()
+        self._pins: Counter[VersionRef] = Counter()
+        self._waiting: list[tuple[Position, int, asyncio.Future[None]]] = []
+        self._ticket = itertools.count()
+
+    def apply(self, recorded: Recorded) -> None:
+        """Fold one event and wake whoever waits for its position."""
+        match recorded.entity.aggregate:
+            case "endpoint":
+                self._apply_endpoint(recorded)
+            case "model":
+                self._apply_model(recorded)
+            case "node":
+                self._apply_node(recorded)
+            case "tenant":
+                self.keyring.apply(recorded)
+            case _:
+                pass
+        self.skip_to(recorded.position)
+        self.last_event = recorded.id
+
+    def skip_to(self, position: Position) -> None:
+        """Everything up to `position` is folded, or is nothing to us."""
+        self.position = max(self.position, position)
+        self.last_event = None
+        while self._waiting and self._waiting[0][0] <= self.position:
+            _, _, reached = heapq.heappop(self._waiting)
+            if not reached.done():
+                reached.set_result(None)
+
+    async def reach(self, position: Position) -> None:
+        """Return once everything up to `position` is folded. Bound it with asyncio.timeout."""
+        if position <= self.position:
+            return
+        reached = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (position, next(self._ticket), reached))
+        await reached
+
+    @property
+    def pinned(self) -> Iterable[VersionRef]:
+        """What must be resident: routed to, a rollback's target, or about to be swapped in."""
+        return self._pins.keys()
+
+    def swapping(self) -> list[Route]:
+        """The endpoints with a pending swap."""
+        return [self.routes[key] for key in sorted(self._swapping)]
+
+    def serving_nodes(self) -> Iterator[tuple[str, node.Node]]:
+        """The nodes that take new versions."""
+        return ((id_, state) for id_, state in self.nodes.items() if state.status == "joined")
+
+    def resident(self, tenant: str, model_name: str) -> frozenset[str]:
+        """The versions of a model that some node can serve now."""
+        return frozenset(
+            ref.version
+            for state in self.nodes.values()
+            for ref in state.resident
+            if ref.tenant == tenant and ref.model == model_name
+        )
+
+    def routed_by(self, ref: VersionRef) -> frozenset[str]:
+        """The endpoints that route to a version, or would after a rollback or a swap."""
+        return frozenset(route.entity.id for route in self.routes.values() if ref in _pins(route))
+
+    def asked_at(self, ref: VersionRef) -> Position:
+        """Where a pending swap last asked for a version; 0 if none does."""
+        return max(
+            (
+                route.swap_position
+                for route in self.swapping()
+                if route.state.swap is not None and ref == _ref(route, route.state.swap.to_version)
+            ),
+            default=0,
+        )
+
+    def is_retired(self, ref: VersionRef) -> bool:
+        state = self.models.get((ref.tenant, ref.model))
+        return state is not None and ref.version in state.retired
+
+    def snapshot(self) -> Snapshot:
+        """Everything folded so far."""
+        return Snapshot(
+            position=self.position,
+            last_event=self.last_event,
+            routes=[_saved(route) for route in self.routes.values()],
+            models=[(*key, state) for key, state in self.models.items()],
+            nodes=[_saved_node(id_, state) for id_, state in self.nodes.items()],
+            tenants=list(self.keyring.tenants.items()),
+        )
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Begin where a snapshot was taken. Only before the first event."""
+        assert self.position == 0, "a fold that has begun cannot be restored"
+        for saved in snapshot.routes:
+            self._place(_restored(saved))
+        self.last_event = snapshot.last_event
+        self.models = {(tenant, name): state for tenant, name, state in snapshot.models}
+        self.nodes = {saved.id: _restored_node(saved) for saved in snapshot.nodes}
+        for name, state in snapshot.tenants:
+            self.keyring.restore(name, state)
+        self.skip_to(snapshot.position)
+
+    def _apply_endpoint(self, recorded: Recorded) -> None:
+        key = (recorded.entity.tenant, recorded.entity.id)
+        before = self.routes.get(key)
+        state = endpoint.DECIDER.evolve(before.state if before else None, recorded.event)
+        assert state is not None, "an event leaves an endpoint that exists"
+        self._place(_route(recorded, state, before))
+
+    def _place(self, after: Route) -> None:
+        key = (after.entity.tenant, after.entity.id)
+        before = self.routes.get(key)
+        self.routes[key] = after
+        if after.state.swap is None:
+            self._swapping.discard(key)
+        else:
+            self._swapping.add(key)
+        self._pins.update(_pins(after))
+        if before is not None:
+            for ref in _pins(before):
+                self._pins[ref] -= 1
+                if not self._pins[ref]:
+                    del self._pins[ref]
+
+    def _apply_model(self, recorded: Recorded) -> None:
+        key = (recorded.entity.tenant, recorded.entity.id)
+        state = model.DECIDER.evolve(self.models.get(key), recorded.event)
+        assert state is not None, "an event leaves a model that exists"
+        self.models[key] = state
+
+    def _apply_node(self, recorded: Recorded) -> None:
+        id_ = recorded.entity.id
+        state = node.DECIDER.evolve(self.nodes.get(id_), recorded.event)
+        assert state is not None, "an event leaves a node that exists"
+        self.nodes[id_] = state
+        if isinstance(recorded.event, VersionLoadFailed):
+            self.failures[id_, recorded.event.version] = LoadFailure(
+                position=recorded.position,
+                reason=recorded.event.reason,
+                detail=recorded.event.detail,
+            )
+
+
+def _route(recorded: Recorded, state: endpoint.Endpoint, before: Route | None) -> Route:
+    if before is not None and before.state.policy is state.policy:
+        table = before.table
+    else:
+        table = _table(recorded.entity, state, recorded.position)
+    return Route(
+        entity=recorded.entity,
+        state=state,
+        table=table,
+        swap_position=_swap_position(recorded, state, before),
+    )
+
+
+def _table(entity: EntityId, state: endpoint.Endpoint, position: Position) -> Table:
+    salt = endpoint_salt(entity.tenant, entity.id)
+    return compile_policy(state.policy, salt=salt, position=position)
+
+
+def _saved(route: Route) -> SavedRoute:
+    return SavedRoute(
+        entity=route.entity,
+        state=route.state,
+        table_position=route.table.position,
+        swap_position=route.swap_position,
+    )
+
+
+def _restored(saved: SavedRoute) -> Route:
+    return Route(
+        entity=saved.entity,
+        state=saved.state,
+        table=_table(saved.entity, saved.state, saved.table_position),
+        swap_position=saved.swap_position,
+    )
+
+
+def _saved_node(id_: str, state: node.Node) -> SavedNode:
+    return SavedNode(
+        id=id_, state=replace(state, resident=EMPTY), resident=list(state.resident.items())
+    )
+
+
+def _restored_node(saved: SavedNode) -> node.Node:
+    return replace(saved.state, resident=dict(saved.resident))
+
+
+def _swap_position(recorded: Recorded, state: endpoint.Endpoint, before: Route | None) -> Position:
+    if state.swap is None:
+        return 0
+    if before is not None and before.state.swap == state.swap:
+        return before.swap_position
+    return recorded.position
+
+
+def _pins(route: Route) -> frozenset[VersionRef]:
+    return frozenset(_ref(route, version) for version in route.state.pinned_versions)
+
+
+def _ref(route: Route, version: str) -> VersionRef:
+    return VersionRef(tenant=route.entity.tenant, model=route.state.model, version=version)
