@@ -52,6 +52,7 @@ class GroupCommit:
         self._waiting: deque[_Waiting] = deque()
         self._singles = 0
         self._batching = False
+        self._pumping = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def append(self, drafts: Drafts) -> Position:
@@ -63,7 +64,7 @@ class GroupCommit:
             sum(len(message.body) for part in drafts for message in part.messages),
         )
         self._waiting.append(waiting)
-        self._pump()
+        self._pump_soon()
         return await waiting.position
 
     async def finish(self) -> None:
@@ -71,7 +72,15 @@ class GroupCommit:
         while self._tasks:
             await asyncio.wait(self._tasks)
 
+    def _pump_soon(self) -> None:
+        """After this turn of the event loop: those who were answered together ask again in one
+        turn, and so go together again."""
+        if not self._pumping:
+            self._pumping = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
     def _pump(self) -> None:
+        self._pumping = False
         if self._batching:
             return
         if len(self._waiting) >= BATCH_APPENDS_MIN:
@@ -117,7 +126,7 @@ class GroupCommit:
             await self._settle_alone(waiting)
         finally:
             self._singles -= 1
-            self._pump()
+            self._pump_soon()
 
     async def _send_together(self, members: list[_Waiting]) -> None:
         try:
@@ -128,7 +137,7 @@ class GroupCommit:
             _settle_all(members, last)
         finally:
             self._batching = False
-            self._pump()
+            self._pump_soon()
 
     async def _settle_alone(self, waiting: _Waiting) -> None:
         try:
