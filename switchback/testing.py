@@ -11,7 +11,7 @@ history with the new events on it, so a test can go on with the next `when`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import pytest
@@ -52,6 +52,11 @@ class Outcome:
         self.history = history
         self.command = command
         self.decided = decided
+
+    @property
+    def fields(self) -> Mapping[str, str]:
+        """Of a refusal: path of each bad field -> what is wrong with it. Empty otherwise."""
+        return self.decided.fields if isinstance(self.decided, Refused) else {}
 
     def then(self, events: Iterable[Event]) -> History:
         """Exactly these events, in this order; the history that holds them. Else AssertionError."""

@@ -7,7 +7,7 @@ whether an artifact is where it says and has that digest is checked by the node 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from math import isfinite
 from typing import Any, Final, TypeAlias
@@ -24,6 +24,8 @@ LABEL_NAME_CHARS_MAX: Final = 64
 LABEL_VALUE_CHARS_MAX: Final = 256
 METRICS_MAX: Final = 64
 CONFIG_BYTES_MAX: Final = 16_384
+CONFIG_DEPTH_MAX: Final = 32
+"""Of lists and objects inside each other; encoders recurse."""
 URI_CHARS_MAX: Final = 2_048
 LATENCY_MS_MAX: Final = 600_000
 BYTES_MAX: Final = 2**63 - 1
@@ -183,6 +185,9 @@ RUNTIMES: Final[Mapping[str, Runtime]] = {
 
 
 def _config(version: VersionRegistered) -> Iterator[Problem]:
+    if not _is_shallow(version.config):
+        yield "config", f"must nest at most {CONFIG_DEPTH_MAX} deep"
+        return
     if len(msgspec.json.encode(version.config)) > CONFIG_BYTES_MAX:
         yield "config", f"must have at most {CONFIG_BYTES_MAX} bytes of JSON"
         return
@@ -196,3 +201,16 @@ def _config(version: VersionRegistered) -> Iterator[Problem]:
         problem = check(value) if check else f"is not known to runtime {version.runtime}"
         if problem:
             yield f"config.{name[:LABEL_NAME_CHARS_MAX]}", problem
+
+
+def _is_shallow(config: Mapping[str, Any]) -> bool:
+    level: list[Any] = [config]
+    for _ in range(CONFIG_DEPTH_MAX):
+        level = [inner for value in level for inner in _members(value)]
+    return not level
+
+
+def _members(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
