@@ -10,9 +10,9 @@ from typing import Final
 
 import msgspec
 
-from switchback.embedded.ownership import write_private
 from switchback.embedded.ports import converse, free_port
 from switchback.embedded.process import Server
+from switchback.private_files import write_private
 
 PAYLOAD_BYTES_MAX: Final = 8 * 1024 * 1024
 _USER: Final = "switchback"

@@ -19,9 +19,9 @@ import time
 from pathlib import Path
 from typing import Final
 
-from switchback.embedded.ownership import write_private
 from switchback.embedded.ports import answers
 from switchback.embedded.process import Server, ServerFailed, dies_with_parent
+from switchback.private_files import write_private
 
 _USER: Final = "switchback"
 _DATABASE: Final = "postgres"

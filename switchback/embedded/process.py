@@ -23,9 +23,10 @@ from typing import Final, Self
 
 import msgspec
 
-from switchback.embedded.ownership import DirectoryInUse, OwnerLock, write_private
+from switchback.embedded.ownership import DirectoryInUse, OwnerLock
 from switchback.embedded.ports import free_port
 from switchback.embedded.processtree import ProcessMark, kill_tree, signal_tree
+from switchback.private_files import write_private
 
 _START_SECONDS: Final = 30.0
 _STOP_SECONDS: Final = 20.0

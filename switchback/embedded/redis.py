@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from switchback.embedded.ownership import write_private
 from switchback.embedded.ports import converse
 from switchback.embedded.process import Server
+from switchback.private_files import write_private
 
 _MEMORY_MAX: Final = "256mb"
 
