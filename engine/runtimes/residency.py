@@ -18,8 +18,8 @@ size is only known once it is measured.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from time import perf_counter
 from typing import Final, Literal, TypeAlias
 
@@ -54,16 +54,6 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     load_ms: float
 
 
-class Resident(msgspec.Struct, frozen=True, kw_only=True):
-    """A resident version, as seen at one moment."""
-
-    ref: VersionRef
-    memory_bytes: int
-    """At the last measurement."""
-    leases: int
-    """Requests in flight."""
-
-
 class _Entry:
     def __init__(self, ref: VersionRef, runtime: Runtime, loaded: Loaded) -> None:
         self.ref = ref
@@ -80,22 +70,24 @@ class _Entry:
 class Residency:
     """The versions of one node. One event loop, one owner."""
 
+    on_unloaded: Callable[[VersionRef, UnloadReason], Awaitable[None]]
+    """Awaited once for each version that leaves, except by `close`: when it takes no new request,
+    before those in flight are waited for, and before any later load of it begins. Its errors are
+    logged and do not keep the version."""
+
     def __init__(
         self,
         *,
         budget_bytes: int,
         create: Callable[[VersionRegistered], Runtime],
-        pinned: Callable[[], frozenset[VersionRef]],
-        on_unloaded: Callable[[VersionRef, UnloadReason], None],
+        pinned: Callable[[], Iterable[VersionRef]],
         load_seconds: float = LOAD_SECONDS,
         drain_seconds: float = DRAIN_SECONDS,
     ) -> None:
-        """`on_unloaded` is called once for each version that left, after its memory is free, in the
-        order of leaving and before any later load of it returns. It must not block."""
+        self.on_unloaded = _nobody_listens
         self._budget_bytes = budget_bytes
         self._create = create
         self._pinned = pinned
-        self._on_unloaded = on_unloaded
         self._load_seconds = load_seconds
         self._drain_seconds = drain_seconds
         self._entries: dict[VersionRef, _Entry] = {}  # least recently used first
@@ -112,13 +104,14 @@ class Residency:
         """Measured, of all resident versions."""
         return sum(entry.memory_bytes for entry in self._entries.values())
 
-    def resident(self) -> tuple[Resident, ...]:
-        """Versions that take requests, least recently used first."""
-        return tuple(
-            Resident(ref=entry.ref, memory_bytes=entry.memory_bytes, leases=entry.leases)
+    @property
+    def resident(self) -> dict[VersionRef, int]:
+        """Versions that take requests, least recently used first, with their measured bytes."""
+        return {
+            entry.ref: entry.memory_bytes
             for entry in self._entries.values()
             if entry.leaving is None
-        )
+        }
 
     async def ensure(self, ref: VersionRef, registered: VersionRegistered) -> Loaded:
         """Load and warm the version if it is not resident. Raises LoadFailed.
@@ -142,8 +135,8 @@ class Residency:
                 raise LoadFailed("runtime", "unloaded before it was ready") from None
             raise
 
-    @contextmanager
-    def lease(self, ref: VersionRef) -> Iterator[Runtime]:
+    @asynccontextmanager
+    async def lease(self, ref: VersionRef) -> AsyncIterator[Runtime]:
         """The version's runtime, for one request: it stays meanwhile. Raises NotResident."""
         entry = self._entries.get(ref)
         if entry is None or entry.leaving is not None:
@@ -179,7 +172,8 @@ class Residency:
             await self._free(0)
 
     async def close(self) -> None:
-        """Unload everything, reported as `requested`."""
+        """Unload everything. `on_unloaded` is not told: who closes it knows."""
+        self.on_unloaded = _nobody_listens
         refs = [*self._loading, *self._entries]
         await asyncio.gather(*(self.unload(ref, "requested") for ref in refs))
 
@@ -262,7 +256,7 @@ class Residency:
         return self.used_bytes + sum(self._reserved.values())
 
     def _least_recently_used(self) -> _Entry | None:
-        pinned = self._pinned()
+        pinned = frozenset(self._pinned())
         for entry in self._entries.values():
             if entry.leaving is None and entry.leases == 0 and entry.ref not in pinned:
                 return entry
@@ -275,6 +269,10 @@ class Residency:
 
     async def _depart(self, entry: _Entry, reason: UnloadReason) -> None:
         try:
+            await self.on_unloaded(entry.ref, reason)
+        except Exception:
+            _log.exception("unload_not_told", version=str(entry.ref), reason=reason)
+        try:
             await asyncio.wait_for(entry.idle.wait(), self._drain_seconds)
         except TimeoutError:
             _log.warning("drain_cut_short", version=str(entry.ref), leases=entry.leases)
@@ -282,7 +280,6 @@ class Residency:
         if entry.watch is not None:
             entry.watch.cancel()
         del self._entries[entry.ref]
-        self._on_unloaded(entry.ref, reason)
 
     async def _left(self, ref: VersionRef) -> None:
         """Wait until no departure of the version is under way."""
@@ -291,3 +288,7 @@ class Residency:
 
     def _touch(self, entry: _Entry) -> None:
         self._entries[entry.ref] = self._entries.pop(entry.ref)
+
+
+async def _nobody_listens(_ref: VersionRef, _reason: UnloadReason) -> None:
+    pass
