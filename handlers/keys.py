@@ -52,12 +52,12 @@ class Keyring:
         self.tenants[name] = state
         for key_id, key in state.keys.items():
             if key.revoked:
-                self._holders.pop(key.issued.secret_sha256, None)
-            elif key.issued.secret_sha256 not in self._holders:
-                scopes = frozenset(key.issued.scopes)
-                self._holders[key.issued.secret_sha256] = _Holder(
+                self._holders.pop(key.secret_sha256, None)
+            elif key.secret_sha256 not in self._holders:
+                scopes = frozenset(key.scopes)
+                self._holders[key.secret_sha256] = _Holder(
                     principal=Principal(tenant=name, key_id=key_id, scopes=scopes),
-                    expires_at=key.issued.expires_at,
+                    expires_at=key.expires_at,
                 )
 
     def authenticate(self, secret: str) -> Principal | None:

@@ -1,7 +1,7 @@
 """Endpoints: what they route to, and the way back.
 
-Versions are loaded before an endpoint names them: whoever creates an endpoint or sets a policy waits
-for the nodes, and from then on every request has an answer.
+Versions are loaded before an endpoint names them: whoever creates an endpoint or sets a policy
+waits for the nodes, and from then on every request has an answer.
 """
 
 from __future__ import annotations
