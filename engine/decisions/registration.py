@@ -7,7 +7,7 @@ whether an artifact is where it says and has that digest is checked by the node 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from math import isfinite
 from typing import Any, Final, TypeAlias
@@ -206,11 +206,10 @@ def _config(version: VersionRegistered) -> Iterator[Problem]:
 def _is_shallow(config: Mapping[str, Any]) -> bool:
     level: list[Any] = [config]
     for _ in range(CONFIG_DEPTH_MAX):
-        level = [inner for value in level for inner in _members(value)]
+        level = [inner for outer in level for inner in _containers(outer)]
     return not level
 
 
-def _members(value: Any) -> Iterable[Any]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
+def _containers(outer: dict[str, Any] | list[Any]) -> list[Any]:
+    members = outer.values() if isinstance(outer, dict) else outer
+    return [member for member in members if isinstance(member, dict | list)]
