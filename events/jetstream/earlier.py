@@ -25,21 +25,29 @@ class History:
         self._stream = stream
 
     async def appended(self, drafts: Sequence[Draft]) -> Position | None:
-        """The position of the append's last event, if it is on the log."""
-        first = drafts[0]
-        ids = [message.id for part in drafts for message in part.messages]
-        start = await self._find(first, ids[0])
-        return None if start is None else await self._last_of(start, ids)
+        """The position of the append's last event, if it is on the log; None if it is not and
+        every entity is where it was expected. Raises WrongExpectedPosition.
 
-    async def check(self, drafts: Sequence[Draft]) -> None:
-        """Raises WrongExpectedPosition for the first entity that is elsewhere."""
+        What the entities are at is asked first: an append that arrives while we search must not
+        be taken for somebody else's.
+        """
+        elsewhere = await self._elsewhere(drafts)
+        ids = [message.id for part in drafts for message in part.messages]
+        start = await self._find(drafts[0], ids[0])
+        if start is not None:
+            return await self._last_of(start, ids)
+        if elsewhere is not None:
+            raise elsewhere
+        return None
+
+    async def _elsewhere(self, drafts: Sequence[Draft]) -> WrongExpectedPosition | None:
         for part in drafts:
-            if part.expected is UNCHECKED:
-                continue
-            last = await self._calls.last_on(self._stream, part.subject)
-            actual = last.position if last is not None else 0
-            if actual != part.expected:
-                raise WrongExpectedPosition(part.entity, part.expected, actual)
+            if part.expected is not UNCHECKED:
+                last = await self._calls.last_on(self._stream, part.subject)
+                actual = last.position if last is not None else 0
+                if actual != part.expected:
+                    return WrongExpectedPosition(part.entity, part.expected, actual)
+        return None
 
     async def holds(self, position: Position, message_id: str) -> bool:
         """Whether the message with this id stands at this position."""

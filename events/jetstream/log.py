@@ -142,10 +142,7 @@ class JetStreamLog(EventLog):
         """The position of the first time; None when neither that nor another append explains the
         refusal: one that is still in flight on its way to a quorum."""
         try:
-            earlier = await self._history.appended(drafts)
-            if earlier is None:
-                await self._history.check(drafts)
-            return earlier
+            return await self._history.appended(drafts)
         except LogUnavailable as error:
             if maybe_written:
                 raise AppendOutcomeUnknown(f"cannot be asked: {error}") from error
