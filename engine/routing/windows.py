@@ -75,7 +75,7 @@ def _starts_on(window: Window, weekday: int) -> bool:
 
 def _zone(name: str | None, *, path: str) -> ZoneInfo:
     try:
-        return ZoneInfo(name or "UTC")
+        return ZoneInfo("UTC" if name is None else name)
     except (LookupError, OSError, ValueError) as error:
         # An unknown name, a folder of the zone database, a name with "..": three kinds of error.
         raise PolicyInvalid(path, f"{(name or '')[:80]!r} is not a time zone") from error
