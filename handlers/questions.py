@@ -6,7 +6,7 @@ not depend on what the tables keep.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
@@ -78,14 +78,20 @@ class Questions:
         return found
 
     async def explain_key(
-        self, tenant: str, *, endpoint: str, key: str, at: At | None
+        self,
+        tenant: str,
+        *,
+        endpoint: str,
+        key: str,
+        attributes: Mapping[str, str],
+        at: At | None,
     ) -> Explanation:
         """What a request with this key got, or gets now. Raises KeyDoesNotDecide too."""
         history = await self.history(tenant, endpoint=endpoint, at=at)
         made, compiled = _table(history)
         moment = at if isinstance(at, datetime) else _moment(history, at, self._now)
         try:
-            decision = explain_key(compiled, key, int(moment.timestamp() * 1_000), {})
+            decision = explain_key(compiled, key, int(moment.timestamp() * 1_000), attributes)
         except KeyNotUsed as error:
             raise KeyDoesNotDecide(str(error)) from error
         return _explanation(endpoint, decision, made)

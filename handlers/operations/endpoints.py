@@ -7,7 +7,7 @@ waits for the nodes, and from then on every request has an answer.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -148,9 +148,17 @@ class EndpointOperations(OperationsBase):
         return await self._questions.endpoints_at(tenant, at=at, after=after, limit=limit)
 
     async def explain_key(
-        self, tenant: str, *, endpoint: str, key: str, at: At | None
+        self,
+        tenant: str,
+        *,
+        endpoint: str,
+        key: str,
+        attributes: Mapping[str, str],
+        at: At | None,
     ) -> Explanation:
-        return await self._questions.explain_key(tenant, endpoint=endpoint, key=key, at=at)
+        return await self._questions.explain_key(
+            tenant, endpoint=endpoint, key=key, attributes=attributes, at=at
+        )
 
     async def explain_receipt(self, tenant: str, *, receipt: str) -> Explanation:
         return await self._questions.explain_receipt(tenant, receipt=receipt)

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from engine.decisions import model as models
-from events import EntityId, InvalidIdentifier, Metadata
+from events import EntityId, Event, InvalidIdentifier, Metadata, Position
 from events.catalogue.models import Artifact, VersionRegistered
 from events.catalogue.nodes import VersionRef
-from handlers.http.views import Applied
+from handlers.commands import Outcome
+from handlers.http.views import Applied, ModelApplied, VersionApplied
 from handlers.operations.base import OperationsBase, applied
 from projections import results
 
@@ -26,9 +27,16 @@ class ModelOperations(OperationsBase):
         description: str,
         labels: Mapping[str, str],
         metadata: Metadata,
-    ) -> Applied:
+    ) -> ModelApplied:
+        """Registered already: the first position."""
         command = models.RegisterModel(name=model, description=description, labels=dict(labels))
-        return await self._on_model(tenant, model, command, metadata)
+        outcome = await self._on_model(tenant, model, command, metadata)
+        state = _existing(outcome)
+        return ModelApplied(
+            position=await self._position_of(tenant, model, outcome, state.registered),
+            changed=bool(outcome.events),
+            aliases=dict(state.aliases),
+        )
 
     async def register_version(
         self,
@@ -44,7 +52,8 @@ class ModelOperations(OperationsBase):
         labels: Mapping[str, str],
         metrics: Mapping[str, float],
         metadata: Metadata,
-    ) -> Applied:
+    ) -> VersionApplied:
+        """Registered already: the first position."""
         lineage = await self._lineage(tenant, parent)
         command = models.RegisterVersion(
             version=version,
@@ -59,7 +68,13 @@ class ModelOperations(OperationsBase):
             known_parents=frozenset(lineage[:1]),
             ancestors=lineage[1:],
         )
-        return await self._on_model(tenant, model, command, metadata)
+        outcome = await self._on_model(tenant, model, command, metadata)
+        state = _existing(outcome)
+        return VersionApplied(
+            position=await self._position_of(tenant, model, outcome, state.versions[version]),
+            changed=bool(outcome.events),
+            state="retired" if version in state.retired else "registered",
+        )
 
     async def move_alias(
         self, tenant: str, *, model: str, alias: str, version: str, metadata: Metadata
@@ -75,15 +90,24 @@ class ModelOperations(OperationsBase):
         await self._routing.reach(await self._commands.log.position())
         ref = VersionRef(tenant=tenant, model=model, version=version)
         command = models.RetireVersion(version=version, routed_by=self._routing.routed_by(ref))
-        return await self._on_model(tenant, model, command, metadata)
+        return applied(await self._on_model(tenant, model, command, metadata))
 
     async def _on_model(
         self, tenant: str, model: str, command: models.Command, metadata: Metadata
-    ) -> Applied:
+    ) -> Outcome[models.State]:
         entity = EntityId(tenant, "model", model)
-        return applied(
-            await self._commands.handle(models.DECIDER, entity, command, metadata=metadata)
-        )
+        return await self._commands.handle(models.DECIDER, entity, command, metadata=metadata)
+
+    async def _position_of(
+        self, tenant: str, model: str, outcome: Outcome[models.State], event: Event
+    ) -> Position:
+        """Where the event stands that this command wrote, or found written."""
+        if outcome.events:
+            return outcome.position
+        async for recorded in self._commands.log.read(EntityId(tenant, "model", model)):
+            if recorded.event == event:
+                return recorded.position
+        return outcome.position
 
     async def _lineage(self, tenant: str, version: str | None) -> tuple[str, ...]:
         """`version`, if it is registered, and all it was made from, nearest first."""
@@ -104,3 +128,8 @@ class ModelOperations(OperationsBase):
             return None
         _, state = await self._commands.load(models.DECIDER, entity)
         return state.versions.get(number) if state is not None else None
+
+
+def _existing(outcome: Outcome[models.State]) -> models.Model:
+    assert outcome.state is not None, "a command that was not refused leaves a model that exists"
+    return outcome.state
