@@ -60,10 +60,11 @@ async def apply(pool: Pool, works: Sequence[Work]) -> list[Applied]:
     """
     async with pool.transaction() as connection:
         await move(connection, [_move(work) for work in works])
-        return [await _apply(connection, work) for work in works]
+        return [await apply_one(connection, work) for work in works]
 
 
-async def _apply(connection: Connection, work: Work) -> Applied:
+async def apply_one(connection: Connection, work: Work) -> Applied:
+    """One work, in a transaction that has moved its checkpoint."""
     build = work.build
     reads = build.projection.reads(work.events)
     rows = await store.load(connection, build.schema, build.projection, reads)

@@ -15,7 +15,7 @@ class Rows(Generic[R]):
         self._table = table
         self._rows: dict[Key, R] = {}
         self._keys_by_lookup: dict[Key, set[Key]] = {}
-        self._changed: set[Key] = set()
+        self._changed: dict[Key, None] = {}  # a set that keeps its order
         self.appended: list[R] = []
         """What was added to an append-only table, in order."""
         for row in loaded:
@@ -31,7 +31,7 @@ class Rows(Generic[R]):
 
     def put(self, row: R) -> None:
         """Insert the row, or replace the one with its key."""
-        self._changed.add(self._place(row))
+        self._changed[self._place(row)] = None
 
     def append(self, row: R) -> None:
         """Add a row to an append-only table."""
@@ -42,7 +42,7 @@ class Rows(Generic[R]):
         row = self._rows.pop(key, None)
         if row is not None:
             self._keys_by_lookup[self._table.lookup_of(row)].discard(key)
-        self._changed.add(key)
+        self._changed[key] = None
 
     @property
     def changed(self) -> list[R]:
