@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from engine.runtimes import RuntimeFailed, RuntimeSettings, create_runtime, describe_artifact
+from events.catalogue.models import VersionRegistered
 from switchback.demo.digits import FACTORY, TrainedVersion, load_digits, train_all
 
 Versions = tuple[TrainedVersion, TrainedVersion, TrainedVersion]
@@ -93,6 +95,31 @@ def test_anything_but_images_is_refused_with_the_reason(versions: Versions, inpu
     model = factory_in(versions[0].directory)(versions[0].directory)
     with pytest.raises(ValueError, match="expected 64 pixels from 0 to 16"):
         model.predict(inputs, {})
+
+
+@pytest.mark.slow
+async def test_a_node_loads_the_artifact_and_it_answers_from_a_process_of_its_own(
+    versions: Versions,
+) -> None:
+    version = versions[1]
+    registered = VersionRegistered(
+        version=version.version,
+        runtime="python",
+        config={"factory": FACTORY},
+        artifact=describe_artifact(version.directory),
+    )
+    roots = (version.directory.parent,)
+    runtime = create_runtime(registered, RuntimeSettings(artifact_roots=roots, python_enabled=True))
+    try:
+        await runtime.load()
+        await runtime.warm()
+        images = load_digits().held_out.pixels[:20].tolist()
+        expected = factory_in(version.directory)(version.directory).predict(images, {})
+        assert await runtime.infer(images, {}) == expected
+        with pytest.raises(RuntimeFailed, match="expected 64 pixels"):
+            await runtime.infer("seven", {})
+    finally:
+        await runtime.close()
 
 
 def test_the_artifact_needs_nothing_of_this_project(versions: Versions) -> None:

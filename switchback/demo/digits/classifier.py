@@ -37,6 +37,10 @@ class Classifier:
     def __init__(self, layers: Layers) -> None:
         self._layers = layers
 
+    def warm(self) -> None:
+        """Classify a white image, so that the first request finds everything in place."""
+        self.predict([0] * PIXELS, {})
+
     def predict(self, inputs: Any, parameters: Mapping[str, Any]) -> Any:
         """Raises ValueError for anything but images. Takes no parameters."""
         if parameters:
