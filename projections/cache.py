@@ -15,7 +15,9 @@ they are gone for readers within STATE_SECONDS. Readers never wait for Redis: an
 is a miss, and after a few of them Redis is left alone for a while.
 
 Not guaranteed: that an entry is as new as Postgres. For the moment between a commit and the write
-of its entries it may be one change behind; whoever cares names a minimum position.
+of its entries, in other processes than the projector's, it may be a change behind; when the
+projector alone cannot reach Redis, that moment lasts up to STATE_SECONDS. Whoever cares names a
+minimum position.
 """
 
 from __future__ import annotations
@@ -53,7 +55,9 @@ class CacheStats(msgspec.Struct, frozen=True, kw_only=True):
     misses: int
     """No entry of this generation, or one that does not reach the minimum position."""
     errors: int
-    """Reads and writes that Redis failed or was too slow for, or was not asked because it had."""
+    """Questions that Redis failed or was too slow for."""
+    spared: int
+    """Questions not asked because it had just failed."""
     fills: int
     """Fills taken by the script."""
     refused_fills: int
@@ -107,7 +111,8 @@ class Cache:
         self._states: dict[str, str] = {}
         """Projector only: state key -> the state after our last write; absent when not known."""
         self._positions: dict[str, Position] = {}
-        """Projector only: state key -> what this process has applied."""
+        """Projector only: state key -> what this process has applied. Readers beside it heed it: a
+        write that failed, or is under way, makes them miss."""
         self._writing = asyncio.Lock()
         self._counts = dict.fromkeys(CacheStats.__struct_fields__, 0)
 
@@ -124,6 +129,8 @@ class Cache:
             _READ_SECONDS, lambda: self._redis.mget(_state_key(projection), key)
         )
         state, entry = answer or (None, None)
+        if state is not None and self._is_behind(_state_key(projection), state):
+            state = None
         if state is not None and entry is not None:
             token, _, applied = state.rpartition(b":")
             if entry.startswith(token + b":") and int(applied) >= min_position:
@@ -181,6 +188,10 @@ class Cache:
     async def close(self) -> None:
         await self._redis.aclose()
 
+    def _is_behind(self, key: str, state: bytes) -> bool:
+        """Whether this process has itself applied more than the entries reflect."""
+        return _position_of(state.decode()) < self._positions.get(key, 0)
+
     async def _keep(self, projection: Projection) -> None:
         key = _state_key(projection)
         async with self._writing:
@@ -212,7 +223,7 @@ class Cache:
     async def _ask(self, limit_s: float, question: Callable[[], Awaitable[Any]]) -> Any:
         """What Redis answers; None when it fails, is too slow, or is being left alone."""
         if not self._breaker.admits():
-            self._counts["errors"] += 1
+            self._counts["spared"] += 1
             return None
         try:
             async with asyncio.timeout(limit_s):
