@@ -60,7 +60,12 @@ class Calls:
         headers: Mapping[str, str] | None = None,
         timeout_s: float = ATTEMPT_SECONDS,
     ) -> Msg:
-        """One request. Raises LogUnavailable, Unanswered."""
+        """One request. Raises LogUnavailable, Unanswered.
+
+        Nothing is sent while there is no connection: nats-py would keep it and send it later.
+        """
+        if not self.client.is_connected:
+            raise LogUnavailable("not connected")
         try:
             return await self.client.request(
                 subject, body, timeout=timeout_s, headers=dict(headers) if headers else None

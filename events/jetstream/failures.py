@@ -61,8 +61,10 @@ class Closed(LogError):
 class Patience:
     """How often and how long to repeat: pauses that grow, until the time is used up."""
 
-    def __init__(self, *, seconds: float = INSIST_SECONDS) -> None:
-        self._until = asyncio.get_running_loop().time() + seconds
+    def __init__(self, *, seconds: float | None = None) -> None:
+        """`seconds` are INSIST_SECONDS unless told."""
+        patience_s = INSIST_SECONDS if seconds is None else seconds
+        self._until = asyncio.get_running_loop().time() + patience_s
         self._pause_s = _PAUSE_FIRST_SECONDS
 
     @property

@@ -69,8 +69,11 @@ class GroupCommit:
 
     async def finish(self) -> None:
         """Returns when everything that was handed in is done."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        while self._waiting or self._tasks:
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+            else:
+                await asyncio.sleep(0)  # the next turn of the loop starts what waits
 
     def _pump_soon(self) -> None:
         """After this turn of the event loop: those who were answered together ask again in one

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import Callable
 from contextlib import aclosing
 
 from events import EntityId, EventLog, Position, Recorded
@@ -49,5 +49,7 @@ async def first(
     return taken
 
 
-async def next_of(values: AsyncIterator[object]) -> object:
-    return await anext(values)
+async def until(holds: Callable[[], bool]) -> None:
+    """Returns when something that happens elsewhere has happened."""
+    while not holds():  # noqa: ASYNC110 - what is waited for has no event to wait on
+        await asyncio.sleep(0.001)
