@@ -9,20 +9,13 @@ import msgspec
 
 from events import Metadata
 from events.catalogue.tenants import Scope
+from switchback.client import Credentials
 from switchback.private_files import write_private
 from switchback.process import Process, utc_now
 from switchback.settings import Settings
 
 DEFAULT_TENANT: Final = "default"
 _NAMESPACE: Final = UUID("0d6c9f0e-3a57-5c0e-8a71-6b1f0a2c9d44")
-
-
-class Credentials(msgspec.Struct, frozen=True, kw_only=True):
-    """The content of `<data dir>/credentials.json`."""
-
-    url: str
-    tenant: str
-    key: str
 
 
 async def write_credentials(settings: Settings, process: Process) -> Credentials:

@@ -39,6 +39,7 @@ from handlers.reactions.liveness import Liveness
 from handlers.reactions.swaps import Swaps
 from handlers.readiness import Readiness
 from handlers.routing import Routing
+from handlers.services import CommandServices
 from handlers.traffic import Windows
 from handlers.worker import NodeWorker
 from projections import Pool, PoolSettings, Queries
@@ -256,6 +257,8 @@ async def open_process(
         http = None
         if "gateway" in roles:
             parts.run("gateways", gateways.run())
+            services = CommandServices(bus=parts.jetstream.bus, operations=operations)
+            stack.push_async_callback((await services.serve()).stop)
             http = await parts.open_gateway(operations, projector, worker)
         yield Process(
             jetstream=parts.jetstream,

@@ -1,7 +1,8 @@
 """Real servers for the tests: started on free ports when first needed, once per session.
 
 `postgres_dsn` is a new empty database for each test; `redis_url` a flushed server; `nats_url` a
-server without streams. Tests that kill servers start their own, see tests/faults.
+server without streams; `system` is a whole Switchback on the three of them. Tests that kill
+servers start their own, see tests/faults.
 """
 
 from __future__ import annotations
@@ -16,7 +17,13 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
+from switchback.bootstrap import write_credentials
+from switchback.client import Client
 from switchback.embedded import NatsServer, PostgresServer, RedisServer
+from switchback.process import open_process
+from switchback.servers import addresses
+from switchback.settings import Settings
+from tests.system import System
 
 _databases = itertools.count(1)
 
@@ -69,3 +76,30 @@ async def redis_url(redis_server: RedisServer) -> str:
     async with Redis.from_url(redis_server.url) as client:
         await client.flushall()
     return redis_server.url
+
+
+@pytest.fixture
+def settings(tmp_path: Path, nats_url: str, postgres_dsn: str, redis_url: str) -> Settings:
+    return Settings(
+        data_dir=tmp_path / "data",
+        port=0,
+        nats_url=nats_url,
+        postgres_dsn=postgres_dsn,
+        redis_url=redis_url,
+        lease_ttl_s=1.0,
+        artifact_roots=(tmp_path / "artifacts",),
+    )
+
+
+@pytest_asyncio.fixture
+async def system(settings: Settings) -> AsyncIterator[System]:
+    async with open_process(settings, addresses(settings)) as process:
+        credentials = await write_credentials(settings, process)
+        async with Client.connect(credentials.url, key=credentials.key) as client:
+            yield System(
+                settings=settings,
+                process=process,
+                client=client,
+                url=credentials.url,
+                key=credentials.key,
+            )

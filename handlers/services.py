@@ -1,0 +1,220 @@
+"""Commands over NATS: `cmd.<tenant>.<aggregate>.<verb>`, JSON in, JSON out.
+
+The same operations as over HTTP. Who may publish where is for the NATS server to say (deploy/nats):
+whoever reaches a tenant's subject acts for that tenant. A payload may carry `command_id` (a UUID; a
+repeat is answered with the first outcome) and `actor`. Errors come as the code and detail of the
+problem document that HTTP would answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
+from uuid import UUID, uuid4
+
+import msgspec
+import structlog
+
+from events import EntityId, Metadata
+from events.bus import Bus, Service
+from events.catalogue.endpoints import Policy, Severity
+from events.catalogue.models import Artifact, RuntimeName
+from events.catalogue.tenants import Quota, Scope
+from events.errors import RemoteFailure
+from handlers.http.problems import problem_of
+from handlers.operations import Operations
+
+_log = structlog.get_logger(__name__)
+
+SUBJECTS: Final = "cmd.*.*.*"
+QUEUE: Final = "commands"
+PAYLOAD_BYTES_MAX: Final = 1024 * 1024
+
+
+class Payload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What every command may carry."""
+
+    command_id: UUID = msgspec.field(default_factory=uuid4)
+    actor: str = "nats"
+
+    def metadata(self) -> Metadata:
+        return Metadata(command_id=self.command_id, time=datetime.now(UTC), actor=self.actor[:200])
+
+
+class RegisterModel(Payload, frozen=True, kw_only=True):
+    model: str
+    description: str = ""
+    labels: dict[str, str] = {}
+
+
+class RegisterVersion(Payload, frozen=True, kw_only=True):
+    model: str
+    version: str
+    runtime: RuntimeName
+    config: dict[str, Any] = {}
+    artifact: Artifact | None = None
+    parent: str | None = None
+    memory_bytes: int | None = None
+    labels: dict[str, str] = {}
+    metrics: dict[str, float] = {}
+
+
+class MoveAlias(Payload, frozen=True, kw_only=True):
+    model: str
+    alias: str
+    version: str
+
+
+class RetireVersion(Payload, frozen=True, kw_only=True):
+    model: str
+    version: str
+
+
+class CreateEndpoint(Payload, frozen=True, kw_only=True):
+    endpoint: str
+    model: str
+    version: str
+
+
+class SetPolicy(Payload, frozen=True, kw_only=True):
+    endpoint: str
+    policy: Policy
+
+
+class RequestSwap(Payload, frozen=True, kw_only=True):
+    endpoint: str
+    to: str
+    timeout_s: float = 60.0
+
+
+class RollBack(Payload, frozen=True, kw_only=True):
+    endpoint: str
+    reason: str = ""
+
+
+class RaiseAlert(Payload, frozen=True, kw_only=True):
+    endpoint: str
+    kind: str
+    severity: Severity
+    detail: str = ""
+
+
+class CreateTenant(Payload, frozen=True, kw_only=True):
+    pass
+
+
+class IssueKey(Payload, frozen=True, kw_only=True):
+    scopes: tuple[Scope, ...]
+    expires_s: float | None = None
+
+
+class RevokeKey(Payload, frozen=True, kw_only=True):
+    key_id: str
+
+
+class SetQuota(Payload, frozen=True, kw_only=True):
+    quota: Quota
+
+
+class DrainNode(Payload, frozen=True, kw_only=True):
+    node: str
+    reason: str = ""
+
+
+_Method: TypeAlias = Callable[..., Awaitable[Any]]
+_OWN: Final = frozenset(Payload.__struct_fields__)
+
+VERBS: Final[Mapping[tuple[str, str], tuple[type[Payload], Callable[[Operations], _Method]]]] = (
+    MappingProxyType(
+        {
+            ("model", "register"): (RegisterModel, lambda o: o.register_model),
+            ("model", "register_version"): (RegisterVersion, lambda o: o.register_version),
+            ("model", "move_alias"): (MoveAlias, lambda o: o.move_alias),
+            ("model", "retire_version"): (RetireVersion, lambda o: o.retire_version),
+            ("endpoint", "create"): (CreateEndpoint, lambda o: _second(o.create_endpoint)),
+            ("endpoint", "set_policy"): (SetPolicy, lambda o: o.set_policy),
+            ("endpoint", "swap"): (RequestSwap, lambda o: o.swap),
+            ("endpoint", "roll_back"): (RollBack, lambda o: o.rollback),
+            ("endpoint", "raise_alert"): (RaiseAlert, lambda o: o.raise_alert),
+            ("tenant", "create"): (CreateTenant, lambda o: o.create_tenant),
+            ("tenant", "issue_key"): (IssueKey, lambda o: _expiring(o.issue_key)),
+            ("tenant", "revoke_key"): (RevokeKey, lambda o: o.revoke_key),
+            ("tenant", "set_quota"): (SetQuota, lambda o: o.set_quota),
+            ("node", "drain"): (DrainNode, lambda o: _tenantless(o.drain_node)),
+        }
+    )
+)
+"""(aggregate, verb) -> the shape of its payload, and what it does."""
+
+
+class CommandServices:
+    """Serves every verb on one connection; any number of processes share the work."""
+
+    def __init__(self, *, bus: Bus, operations: Operations) -> None:
+        self._bus = bus
+        self._operations = operations
+
+    async def serve(self) -> Service:
+        return await self._bus.serve(SUBJECTS, self._handle, queue=QUEUE)
+
+    async def _handle(self, subject: str, payload: bytes) -> bytes:
+        try:
+            return msgspec.json.encode(await self._dispatch(subject, payload))
+        except Exception as error:  # as over HTTP: every error is a problem, none ends the service
+            problem, _ = problem_of(error)
+            if problem.code == "internal":
+                _log.exception("a command failed unexpectedly", subject=subject)
+            raise RemoteFailure(subject, problem.code, problem.detail) from error
+
+    async def _dispatch(self, subject: str, payload: bytes) -> Any:
+        _, tenant, aggregate, verb = subject.split(".")
+        EntityId(tenant, aggregate, "any")  # refuses what could widen a subject
+        known = VERBS.get((aggregate, verb))
+        if known is None:
+            raise CommandRefused("not_found", f"there is no command {aggregate}.{verb}")
+        if len(payload) > PAYLOAD_BYTES_MAX:
+            raise CommandRefused("too_large", f"more than {PAYLOAD_BYTES_MAX} bytes")
+        shape, method = known
+        try:
+            command = msgspec.json.decode(payload or b"{}", type=shape)
+        except msgspec.MsgspecError as error:
+            raise CommandRefused("invalid", str(error)) from error
+        arguments = {
+            name: getattr(command, name) for name in shape.__struct_fields__ if name not in _OWN
+        }
+        return await method(self._operations)(tenant, **arguments, metadata=command.metadata())
+
+
+class CommandRefused(Exception):
+    """A message that is no command."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+
+
+def _second(method: _Method) -> _Method:
+    async def create(tenant: str, **arguments: Any) -> Any:
+        _, view = await method(tenant, **arguments)
+        return view
+
+    return create
+
+
+def _expiring(method: _Method) -> _Method:
+    def issue(
+        tenant: str, *, expires_s: float | None, metadata: Metadata, **arguments: Any
+    ) -> Awaitable[Any]:
+        expires_at = metadata.time + timedelta(seconds=expires_s) if expires_s else None
+        return method(tenant, expires_at=expires_at, metadata=metadata, **arguments)
+
+    return issue
+
+
+def _tenantless(method: _Method) -> _Method:
+    def drain(_tenant: str, **arguments: Any) -> Awaitable[Any]:
+        return method(**arguments)
+
+    return drain
