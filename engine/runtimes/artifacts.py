@@ -131,7 +131,7 @@ def _files(path: Path) -> list[tuple[str, int]]:
 
 
 def _walk(top: Path) -> Iterator[tuple[str, int]]:
-    open_directories = [(top, "")]
+    open_directories = [(str(top), "")]
     while open_directories:
         directory, prefix = open_directories.pop()
         with os.scandir(directory) as entries:
@@ -139,7 +139,7 @@ def _walk(top: Path) -> Iterator[tuple[str, int]]:
                 name = prefix + _fit(entry.name)
                 if entry.is_dir(follow_symlinks=False):
                     if entry.name != _IGNORED:
-                        open_directories.append((Path(entry.path), name + "/"))
+                        open_directories.append((entry.path, name + "/"))
                 elif entry.is_file(follow_symlinks=False):
                     yield name, entry.stat(follow_symlinks=False).st_size
                 else:
