@@ -74,6 +74,7 @@ class Process(msgspec.Struct, frozen=True, kw_only=True):
     operations: Operations
     queries: Queries
     cache: Cache
+    pool: Pool
     projector: Projector | None
     worker: NodeWorker | None
     http: HttpServer | None
@@ -267,6 +268,7 @@ async def open_process(
             operations=operations,
             queries=parts.queries,
             cache=parts.cache,
+            pool=parts.pool,
             projector=projector,
             worker=worker,
             http=http,
