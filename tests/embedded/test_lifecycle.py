@@ -59,7 +59,10 @@ async def test_killing_the_owner_takes_its_servers_along(
     assert len(processes) > 3  # Postgres is several
     owner.kill()
     _, alive = psutil.wait_procs(processes, timeout=20)
-    assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
+    survivors = [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+    for process in survivors:
+        process.kill()
+    assert survivors == []
 
 
 async def test_a_server_that_an_earlier_owner_left_behind_is_stopped_first(

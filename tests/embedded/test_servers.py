@@ -139,13 +139,17 @@ async def test_postgres_waits_for_the_last_session_of_a_killed_server(
     server._process.wait()
     server.kill()
     starting = asyncio.create_task(server.start())
-    assert await asyncio.to_thread(found_attached.wait, 20)
-    assert not starting.done()
-    process.kill()
-    await starting
-    assert server.running
-    connection.terminate()
-    await server.stop()
+    try:
+        assert await asyncio.to_thread(found_attached.wait, 20)
+        assert not starting.done()
+        process.kill()
+        await starting
+        assert server.running
+    finally:
+        process.kill()
+        connection.terminate()
+        await asyncio.wait({starting})
+        await server.stop()
 
 
 @pytest.mark.slow
