@@ -1,4 +1,7 @@
-"""A pytest plugin for decisions, installed with Switchback: the fixture `given`.
+"""A pytest plugin for decisions and replays, installed with Switchback.
+
+`given` tells a decision as a story; `event_log` is a log in memory; `replay` answers what a
+recorded log ends in. See docs/replay-tests.md.
 
     def test_a_canary_is_rolled_back(given):
         given(DECIDER, [created("1.0.0"), split({"1.0.0": 90, "2.0.0": 10})]) \\
@@ -11,13 +14,20 @@ history with the new events on it, so a test can go on with the next `when`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import pytest
 
 from engine.decisions.decider import Decider, Refused, fold
-from events import Event
+from events import Event, EventLog, Recorded
+
+if TYPE_CHECKING:  # imported when a test asks: every pytest run loads this plugin
+    from switchback.replaying import Replayed, ReplayServers
+
+LogSource: TypeAlias = str | Path | Iterable[Recorded]
+"""A JSONL file, or events."""
 
 _ABSENT: Final = object()
 
@@ -100,3 +110,68 @@ def _listed(events: Iterable[Event]) -> str:
 def given() -> Given:
     """`given(decider, events).when(command).then(events)` or `.refused(error, **data)`."""
     return Given()
+
+
+class Replay:
+    """Answers what a log ends in. Paths are relative to the directory of the test."""
+
+    def __init__(self, directory: Path, servers: ReplayServers) -> None:
+        self._directory = directory
+        self._servers = servers
+
+    def __call__(self, log: LogSource) -> Replayed:
+        """Folded in memory: what gateways route by, and the rows of every table.
+
+        Raises MalformedEvent with the line's number as its position, EventRefused.
+        """
+        from switchback.replaying import replay
+
+        return replay(self.events(log))
+
+    async def through_servers(self, log: LogSource) -> Replayed:
+        """The same, through JetStream, the projector and Postgres of its own.
+
+        The first use in a test session starts the servers, which takes about a second. Raises
+        MalformedEvent, ProjectionStopped.
+        """
+        return await self._servers.replay(list(self.events(log)))
+
+    def events(self, log: LogSource) -> Iterable[Recorded]:
+        """The events of a JSONL file, or those given."""
+        from switchback.replaying import read_log
+
+        return read_log(self._directory / log) if isinstance(log, str | Path) else log
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "event_log(path): the fixture `event_log` begins with the events of this file"
+    )
+
+
+@pytest.fixture
+def event_log(request: pytest.FixtureRequest) -> EventLog:
+    """A log in memory: empty, or with the events of `@pytest.mark.event_log(path)`.
+
+    The path is relative to the directory of the test; the file is never written.
+    """
+    from switchback.replaying import LoadedLog, read_log
+
+    marker = request.node.get_closest_marker("event_log")
+    return LoadedLog(read_log(request.path.parent / marker.args[0]) if marker else ())
+
+
+@pytest.fixture
+def replay(request: pytest.FixtureRequest, replay_servers: ReplayServers) -> Replay:
+    """`replay(log)` in memory, `await replay.through_servers(log)` on real servers."""
+    return Replay(request.path.parent, replay_servers)
+
+
+@pytest.fixture(scope="session")
+def replay_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplayServers]:
+    """The servers of `replay.through_servers`, started when first used."""
+    from switchback.replaying import ReplayServers
+
+    servers = ReplayServers(tmp_path_factory.mktemp("replays"))
+    yield servers
+    servers.kill()
