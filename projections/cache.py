@@ -225,14 +225,19 @@ class Cache:
         if not self._breaker.admits():
             self._counts["spared"] += 1
             return None
+        cancellations = _cancellations()
         try:
             async with asyncio.timeout(limit_s):
                 answer = await question()
         except (RedisError, OSError, TimeoutError):
             self._counts["errors"] += 1
             self._breaker.failed()
-            return None
-        self._breaker.succeeded()
+            answer = None
+        else:
+            self._breaker.succeeded()
+        if _cancellations() > cancellations:
+            # Seen with redis 8.1: a cancellation while it reconnects comes out as another error.
+            raise asyncio.CancelledError
         return answer
 
     async def __aenter__(self) -> Self:
@@ -248,6 +253,11 @@ def _prefix(projection: Projection) -> str:
 
 def _state_key(projection: Projection) -> str:
     return f"{_prefix(projection)}:state"
+
+
+def _cancellations() -> int:
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
 
 
 def _position_of(state: str) -> Position:

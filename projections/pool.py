@@ -157,7 +157,7 @@ class Pool:
                 try:
                     await transaction.commit()
                 except (*_BROKEN, TimeoutError, asyncio.CancelledError) as error:
-                    connection.terminate()
+                    _abandon(connection)
                     if isinstance(error, asyncio.CancelledError):
                         raise
                     raise CommitOutcomeUnknown(str(error) or repr(error)) from error
@@ -226,4 +226,10 @@ async def _roll_back(transaction: Any, connection: Connection) -> None:
     try:
         await transaction.rollback()
     except (*_BROKEN, asyncpg.PostgresError, TimeoutError):
-        connection.terminate()  # the server rolls back what a closed connection had begun
+        _abandon(connection)  # the server rolls back what a closed connection had begun
+
+
+def _abandon(connection: Connection) -> None:
+    """Close without a word; a connection that broke was closed already."""
+    with contextlib.suppress(asyncpg.InterfaceError):
+        connection.terminate()
