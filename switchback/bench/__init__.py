@@ -1,0 +1,89 @@
+"""`switchback bench`: what the system does on this machine, beside what its servers do without us.
+
+    report = await run(["commands", "routing"], directory=Path(".switchback"), sizes=QUICK)
+    Console().print(table(report))
+
+Each line runs on fresh servers with fsync on every acknowledged append, under a directory that must
+lie on a real disk, and is the median of several rounds; rounds of the ceiling lie between ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, TypeAlias
+
+from switchback.bench import commands, inference, replays, routing, soak, switches, visible
+from switchback.bench.figures import Goal, Report, Row
+from switchback.bench.report import table
+from switchback.bench.sizes import FULL, LINE_SECONDS_MAX, QUICK, Sizes
+from switchback.bench.stage import BenchFailed, Stage, open_stage
+
+__all__ = [
+    "FULL",
+    "LINES",
+    "QUICK",
+    "BenchFailed",
+    "Goal",
+    "Report",
+    "Row",
+    "Sizes",
+    "UnknownLine",
+    "run",
+    "table",
+]
+
+Line: TypeAlias = Callable[[Stage, Sizes], Awaitable[Sequence[Row]]]
+
+LINES: Final[Mapping[str, Line]] = MappingProxyType(
+    {
+        commands.NAME: commands.measure,
+        replays.MEMORY: replays.measure_memory,
+        replays.POSTGRES: replays.measure_postgres,
+        visible.NAME: visible.measure,
+        routing.NAME: routing.measure,
+        switches.NAME: switches.measure,
+        inference.NAME: inference.measure,
+        soak.NAME: soak.measure,
+    }
+)
+"""Name -> what measures it."""
+
+
+class UnknownLine(ValueError):
+    """A name that is none of LINES."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no line {name!r}; there are {', '.join(LINES)}")
+        self.name = name
+
+
+async def run(
+    names: Sequence[str] = (),
+    *,
+    directory: Path,
+    sizes: Sizes = FULL,
+    begun: Callable[[str], None] = lambda _: None,
+) -> Report:
+    """Measure these lines, or all, one after another; `begun` hears each line's name.
+
+    Raises UnknownLine, BenchFailed; whatever else fails, fails the run.
+    """
+    for name in names:
+        if name not in LINES:
+            raise UnknownLine(name)
+    rows: list[Row] = []
+    for name in names or LINES:
+        begun(name)
+        rows += await _measured(name, directory, sizes)
+    return Report(rows=tuple(rows))
+
+
+async def _measured(name: str, directory: Path, sizes: Sizes) -> Sequence[Row]:
+    try:
+        async with asyncio.timeout(LINE_SECONDS_MAX), open_stage(directory) as stage:
+            return await LINES[name](stage, sizes)
+    except TimeoutError as error:
+        raise BenchFailed(f"line {name} took more than {LINE_SECONDS_MAX:.0f} s") from error

@@ -1,0 +1,62 @@
+"""A process under load: the roles of `switchback up` or `serve`, in a process of their own.
+
+It lives for as long as its end of a pipe does, so nothing is left when the bench dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Collection
+from multiprocessing.connection import Connection
+
+import msgspec
+import structlog
+import uvloop
+
+from switchback.bootstrap import write_credentials
+from switchback.process import Role, open_process
+from switchback.servers import Addresses
+from switchback.settings import Settings
+
+
+class Serving(msgspec.Struct, frozen=True):
+    """Said once everything works."""
+
+    pid: int
+    host: str
+    port: int
+    """0 when the process has no gateway."""
+    key: str
+
+
+def serve(
+    settings: Settings, addresses: Addresses, roles: Collection[Role], pipe: Connection
+) -> None:
+    """Send `Serving`; stop when the other end of the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when we stop
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    uvloop.run(_serve(settings, addresses, roles, pipe))
+
+
+async def _serve(
+    settings: Settings, addresses: Addresses, roles: Collection[Role], pipe: Connection
+) -> None:
+    stop = asyncio.Event()
+    async with open_process(settings, addresses, roles) as process:
+        key = ""
+        if process.http is not None:
+            key = (await write_credentials(settings, process)).key
+        port = process.http.port if process.http is not None else 0
+        pipe.send(Serving(os.getpid(), settings.host, port, key))
+        asyncio.get_running_loop().add_reader(pipe.fileno(), stop.set)
+        process.failure.add_done_callback(lambda _: stop.set())
+        await stop.wait()
+        if process.failure.done():
+            process.failure.result()

@@ -1,0 +1,47 @@
+"""How much each line does. Times follow from these counts; nothing runs open-ended."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+LINE_SECONDS_MAX: Final = 300.0
+"""A line that takes longer is given up."""
+
+
+class Sizes(msgspec.Struct, frozen=True, kw_only=True):
+    rounds: int = 5
+    connections: int = 100
+    """Of clients that send commands as fast as they are answered."""
+    commands: int = 5_000
+    """In a round."""
+    raw_publishes: int = 20_000
+    replayed_events: int = 100_000
+    visible_commands: int = 1_000
+    routing_calls: int = 20_000
+    gateways: int = 4
+    switches: int = 50
+    """Swaps in a round, each followed by a rollback."""
+    inferences: int = 1_000
+    swaps: int = 1_000
+    """Of the soak, which is one long round."""
+    swaps_before: int = 100
+    """Of those, before memory is read for the first time."""
+    rate_per_s: int = 200
+    """Of clients that do not wait for each other."""
+
+
+FULL: Final = Sizes()
+QUICK: Final = Sizes(
+    rounds=3,
+    commands=2_000,
+    raw_publishes=5_000,
+    replayed_events=20_000,
+    visible_commands=300,
+    routing_calls=5_000,
+    switches=10,
+    inferences=300,
+    swaps=200,
+    swaps_before=50,
+)
