@@ -25,7 +25,7 @@ import msgspec
 
 from switchback.embedded.ownership import DirectoryInUse, OwnerLock
 from switchback.embedded.ports import free_port
-from switchback.embedded.processtree import ProcessMark, kill_tree, signal_tree
+from switchback.embedded.processtree import ProcessMark, freeze_tree, kill_tree, thaw_tree
 from switchback.private_files import write_private
 
 _START_SECONDS: Final = 30.0
@@ -148,11 +148,11 @@ class Server(ABC):
 
     def freeze(self) -> None:
         """Stop executing without closing anything, as a hung machine would."""
-        signal_tree(self.pid, signal.SIGSTOP)
+        freeze_tree(self.pid, within_seconds=_STOP_SECONDS)
 
     def thaw(self) -> None:
         """Go on after `freeze`."""
-        signal_tree(self.pid, signal.SIGCONT)
+        thaw_tree(self.pid)
 
     def _own_directory(self) -> None:
         try:

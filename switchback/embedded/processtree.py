@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, Self
 
@@ -51,27 +52,51 @@ def tree(pid: int) -> list[psutil.Process]:
     return []
 
 
-def signal_tree(pid: int, number: signal.Signals) -> None:
-    for process in tree(pid):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.send_signal(number)
+def freeze_tree(pid: int, *, within_seconds: float) -> None:
+    """SIGSTOP to all of it; returns when none of it executes. Raises TimeoutError."""
+    frozen = _signalled(pid, signal.SIGSTOP)
+    _wait_until_none(frozen, _runs, within_seconds)
+
+
+def thaw_tree(pid: int) -> None:
+    _signalled(pid, signal.SIGCONT)
 
 
 def kill_tree(pid: int, *, within_seconds: float) -> None:
     """`kill -9` of all of it; returns when none of it executes. Raises TimeoutError."""
-    victims = tree(pid)
-    for process in victims:
+    victims = _signalled(pid, signal.SIGKILL)
+    _wait_until_none(victims, _exists, within_seconds)
+
+
+def _signalled(pid: int, number: signal.Signals) -> list[psutil.Process]:
+    processes = tree(pid)
+    for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
+            process.send_signal(number)
+    return processes
+
+
+def _wait_until_none(
+    processes: Iterable[psutil.Process],
+    holds: Callable[[psutil.Process], bool],
+    within_seconds: float,
+) -> None:
     deadline = time.monotonic() + within_seconds
-    while any(_executes(process) for process in victims):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"process {pid} or a child survived kill -9")
-        time.sleep(_POLL_SECONDS)
+    for process in processes:
+        while holds(process):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"process {process.pid} ignores its signal")
+            time.sleep(_POLL_SECONDS)
 
 
-def _executes(process: psutil.Process) -> bool:
+def _exists(process: psutil.Process) -> bool:
     # A zombie has let go of everything. Where nobody reaps orphans it stays one for ever.
     with contextlib.suppress(psutil.NoSuchProcess):
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def _runs(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return _exists(process) and process.status() != psutil.STATUS_STOPPED
     return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import asyncpg
 import msgspec
 import nats
 import nats.errors
+import psutil
 import pytest
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -146,7 +148,8 @@ async def test_postgres_waits_for_the_last_session_of_a_killed_server(
         await starting
         assert server.running
     finally:
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
         connection.terminate()
         await asyncio.wait({starting})
         await server.stop()
