@@ -14,7 +14,6 @@ from msgspec.structs import asdict
 
 from engine.decisions.decider import Conflict, Invalid, NotFound
 from engine.routing import (
-    ForgedReceipt,
     KeyNotUsed,
     MalformedReceipt,
     Table,
@@ -22,7 +21,7 @@ from engine.routing import (
     endpoint_salt,
     explain_key,
     explain_receipt,
-    open_receipt,
+    read_receipt,
 )
 from events import EntityId, EventLog, Position, Recorded
 from handlers.http.views import ExplainedEvent, Explanation
@@ -97,17 +96,21 @@ class Questions:
         return _explanation(endpoint, decision, made)
 
     async def explain_receipt(self, tenant: str, *, receipt: str) -> Explanation:
-        """Recompute the decision a receipt tells of. Raises ReceiptInvalid, NoSuchEndpoint."""
+        """Recompute the decision a receipt tells of; a forged one is explained as not valid.
+
+        Raises ReceiptInvalid for a text that says nothing, NoSuchEndpoint.
+        """
         try:
-            opened = open_receipt(receipt, self._secret)
-        except (MalformedReceipt, ForgedReceipt) as error:
-            raise ReceiptInvalid(str(error) or "it is not signed by this system") from error
-        if opened.tenant != tenant:
-            raise NoSuchEndpoint(opened.endpoint)
-        history = await self.history(tenant, endpoint=opened.endpoint, at=opened.position)
+            said, genuine = read_receipt(receipt, self._secret)
+        except MalformedReceipt as error:
+            raise ReceiptInvalid(error.reason) from error
+        if said.tenant != tenant:
+            raise NoSuchEndpoint(said.endpoint[:80])
+        history = await self.history(tenant, endpoint=said.endpoint, at=said.position)
         made, compiled = _table(history)
-        explained = explain_receipt(compiled, opened)
-        return _explanation(opened.endpoint, explained.decision, made, valid=explained.valid)
+        explained = explain_receipt(compiled, said)
+        valid = genuine and explained.valid
+        return _explanation(said.endpoint, explained.decision, made, valid=valid)
 
     async def history(self, tenant: str, *, endpoint: str, at: At | None) -> list[Recorded]:
         """The endpoint's events up to a moment, oldest first."""

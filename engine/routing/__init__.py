@@ -8,7 +8,7 @@ from engine.routing.errors import (
     RoutingError,
 )
 from engine.routing.explain import Explanation, explain_key, explain_receipt
-from engine.routing.receipt import Receipt, open_receipt, receipt_for, sign
+from engine.routing.receipt import Receipt, open_receipt, read_receipt, receipt_for, sign
 from engine.routing.table import (
     BUCKETS,
     Decision,
@@ -38,6 +38,7 @@ __all__ = [
     "explain_key",
     "explain_receipt",
     "open_receipt",
+    "read_receipt",
     "receipt_for",
     "routing_key",
     "sign",

@@ -71,18 +71,25 @@ def sign(receipt: Receipt, secret: bytes) -> str:
 
 
 def open_receipt(text: str, secret: bytes) -> Receipt:
-    """The receipt in a text. Raises MalformedReceipt; ForgedReceipt if `secret` did not sign it.
+    """The receipt in a text. Raises MalformedReceipt; ForgedReceipt if `secret` did not sign it."""
+    receipt, genuine = read_receipt(text, secret)
+    if not genuine:
+        raise ForgedReceipt
+    return receipt
 
-    Accepts exactly what `sign` returns: no second spelling of a receipt is valid.
+
+def read_receipt(text: str, secret: bytes) -> tuple[Receipt, bool]:
+    """What a text says, and whether it was signed with `secret`. Raises MalformedReceipt.
+
+    Reads exactly what `sign` returns: no second spelling of a receipt is one.
     """
     signed = _bytes_of(text)
     body, signature = signed[:-_SIGNATURE_BYTES], signed[-_SIGNATURE_BYTES:]
-    if not hmac.compare_digest(signature, _signature(body, secret)):
-        raise ForgedReceipt
     try:
-        return _decode(body)
-    except msgspec.MsgspecError as error:
+        receipt = _decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise MalformedReceipt(str(error)) from error
+    return receipt, hmac.compare_digest(signature, _signature(body, secret))
 
 
 def _signature(body: bytes, secret: bytes) -> bytes:
