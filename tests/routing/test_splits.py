@@ -142,6 +142,16 @@ def test_who_is_shadowed_does_not_depend_on_who_serves() -> None:
     assert chi2_contingency(rows).pvalue > 0.001
 
 
+def test_who_is_shadowed_does_not_tell_who_the_version_will_serve() -> None:
+    rehearsal = table(split={"1": 1}, shadow=[{"version": "2", "fraction": 0.5}])
+    canary = table(split={"1": 50, "2": 50})
+    pairs = Counter(
+        (bool(decide_route(rehearsal, key, 0, {}).shadow), version_of(canary, key)) for key in KEYS
+    )
+    rows = [[pairs[copied, version] for version in ("1", "2")] for copied in (True, False)]
+    assert chi2_contingency(rows).pvalue > 0.001
+
+
 def test_a_version_is_not_its_own_shadow() -> None:
     compiled = table(split={"1": 50, "2": 50}, shadow=[{"version": "2"}, {"version": "3"}])
     for key in SOME_KEYS:

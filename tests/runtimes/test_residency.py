@@ -342,6 +342,7 @@ async def test_loads_at_the_same_time_reserve_their_room() -> None:
     node.pinned = {ref("a"), ref("b")}
     answers = await asyncio.gather(node.load("a", 60), node.load("b", 60), return_exceptions=True)
     assert sum(isinstance(answer, LoadFailed) for answer in answers) == 1
+    assert len(node.runtimes) == 1  # the other was not even begun
     assert node.residency.used_bytes == 60 * MB
 
 
