@@ -339,11 +339,15 @@ async def test_a_newcomer_larger_than_there_is_room_for_is_unloaded_itself() -> 
 
 async def test_loads_at_the_same_time_reserve_their_room() -> None:
     node = Node(100)
-    node.pinned = {ref("a"), ref("b")}
-    answers = await asyncio.gather(node.load("a", 60), node.load("b", 60), return_exceptions=True)
-    assert sum(isinstance(answer, LoadFailed) for answer in answers) == 1
-    assert len(node.runtimes) == 1  # the other was not even begun
-    assert node.residency.used_bytes == 60 * MB
+    node.ready = False
+    first = asyncio.create_task(node.load("a", 60))
+    await node.created.wait()
+    with pytest.raises(LoadFailed) as caught:
+        await node.load("b", 60)
+    assert caught.value.reason == "memory"
+    node.runtimes["a"].may_load.set()
+    assert await first == 60
+    assert node.resident == ["a"]
 
 
 async def test_a_load_waits_for_versions_on_their_way_out() -> None:
