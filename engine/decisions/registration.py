@@ -7,13 +7,14 @@ whether an artifact is where it says and has that digest is checked by the node 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from math import isfinite
 from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from engine.runtimes.configs import EchoConfig, PythonConfig
 from events.catalogue.models import Artifact, ModelRegistered, VersionRegistered
 from events.event import IDENTIFIER
 
@@ -27,9 +28,7 @@ CONFIG_BYTES_MAX: Final = 16_384
 CONFIG_DEPTH_MAX: Final = 32
 """Of lists and objects inside each other; encoders recurse."""
 URI_CHARS_MAX: Final = 2_048
-LATENCY_MS_MAX: Final = 600_000
 BYTES_MAX: Final = 2**63 - 1
-SEED_MAX: Final = 2**63 - 1
 
 # https://semver.org, version 2.0.0: numbers have no leading zeros, empty identifiers do not exist.
 _NUMBER: Final = r"(?:0|[1-9][0-9]*)"
@@ -41,7 +40,6 @@ SEMVER: Final = re.compile(
     rf"(?:\+{_BUILD}(?:\.{_BUILD})*)?\Z"
 )
 _SHA256: Final = re.compile(r"[0-9a-f]{64}\Z")
-_FACTORY: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*\Z")
 _SCHEMES: Final = ("file:///", "builtin://")
 
 Problem: TypeAlias = tuple[str, str]
@@ -134,52 +132,18 @@ def _metrics(metrics: Mapping[str, float]) -> Iterator[Problem]:
 
 # ------------------------------------------------------------------- The configuration of runtimes
 
-Check: TypeAlias = Callable[[Any], str | None]
-"""What is wrong with a member's value, if anything."""
-
-
-def _number(low: float, high: float) -> Check:
-    def check(value: Any) -> str | None:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return None if is_number and low <= value <= high else f"must be {low:g} to {high:g}"
-
-    return check
-
-
-def _seed(value: Any) -> str | None:
-    is_integer = isinstance(value, int) and not isinstance(value, bool)
-    return None if is_integer and 0 <= value <= SEED_MAX else "must be an integer, 0 or more"
-
-
-def _factory(value: Any) -> str | None:
-    is_factory = isinstance(value, str) and _FACTORY.match(value)
-    return None if is_factory else "must be module:callable"
-
-
-def _anything(_: Any) -> str | None:
-    return None
-
 
 class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     """What a runtime asks of a version's body."""
 
-    members: Mapping[str, Check]
-    """Of `config`; others are refused."""
-    required: tuple[str, ...] = ()
-    """Fields of the body that must be there, as paths."""
+    config: type[msgspec.Struct]
+    """Its fields are what `config` may and must hold."""
+    needs_artifact: bool
 
 
 RUNTIMES: Final[Mapping[str, Runtime]] = {
-    "echo": Runtime(
-        members={
-            "answer": _anything,
-            "latency_ms": _number(0, LATENCY_MS_MAX),
-            "jitter_ms": _number(0, LATENCY_MS_MAX),
-            "error_rate": _number(0, 1),
-            "seed": _seed,
-        }
-    ),
-    "python": Runtime(members={"factory": _factory}, required=("config.factory", "artifact")),
+    "echo": Runtime(config=EchoConfig, needs_artifact=False),
+    "python": Runtime(config=PythonConfig, needs_artifact=True),
 }
 """The runtimes whose versions can be registered."""
 
@@ -192,15 +156,28 @@ def _config(version: VersionRegistered) -> Iterator[Problem]:
         yield "config", f"must have at most {CONFIG_BYTES_MAX} bytes of JSON"
         return
     runtime = RUNTIMES[version.runtime]
-    given = {f"config.{name}" for name in version.config}
-    if version.artifact is not None:
-        given.add("artifact")
-    yield from ((path, "is missing") for path in runtime.required if path not in given)
+    if runtime.needs_artifact and version.artifact is None:
+        yield "artifact", "is missing"
+    fields = {field.name: field for field in msgspec.structs.fields(runtime.config)}
+    for name, field in fields.items():
+        if field.required and name not in version.config:
+            yield f"config.{name}", "is missing"
     for name, value in version.config.items():
-        check = runtime.members.get(name)
-        problem = check(value) if check else f"is not known to runtime {version.runtime}"
-        if problem:
-            yield f"config.{name[:LABEL_NAME_CHARS_MAX]}", problem
+        path = f"config.{name[:LABEL_NAME_CHARS_MAX]}"
+        if name not in fields:
+            yield path, f"is not known to runtime {version.runtime}"
+        elif (problem := _misfit(value, fields[name].type)) is not None:
+            yield path, problem
+
+
+def _misfit(value: Any, type_: Any) -> str | None:
+    if isinstance(value, float) and not isfinite(value):
+        return "must be a finite number"
+    try:
+        msgspec.convert(value, type_)
+    except msgspec.ValidationError as error:
+        return str(error)
+    return None
 
 
 def _is_shallow(config: Mapping[str, Any]) -> bool:

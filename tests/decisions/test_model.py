@@ -200,6 +200,7 @@ def test_every_bad_field_is_named_at_once(given: Given) -> None:
         {"answer": {"any": ["json", None, 1.5]}},
         {"latency_ms": 0, "jitter_ms": 12.5, "error_rate": 1, "seed": 0},
         {"error_rate": 0.0},
+        {"load_ms": 800, "load_error": "no such weights", "ballast_bytes": 1_000_000},
     ],
 )
 def test_echo_takes_what_rehearsals_need(given: Given, config: dict[str, Any]) -> None:
@@ -214,7 +215,7 @@ def test_echo_takes_what_rehearsals_need(given: Given, config: dict[str, Any]) -
         ({"latency_ms": -1}, "config.latency_ms"),
         ({"latency_ms": "1"}, "config.latency_ms"),
         ({"latency_ms": float("nan")}, "config.latency_ms"),
-        ({"jitter_ms": 600_001}, "config.jitter_ms"),
+        ({"jitter_ms": 3_600_001}, "config.jitter_ms"),
         ({"error_rate": 1.01}, "config.error_rate"),
         ({"error_rate": True}, "config.error_rate"),
         ({"seed": 1.5}, "config.seed"),

@@ -1,0 +1,168 @@
+"""Two operators at once: both decide on the same state, one is first, the other decides again."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Final
+
+import pytest
+
+from engine.decisions.decider import Refused, fold
+from engine.decisions.endpoint import (
+    DECIDER,
+    ClearAlert,
+    Command,
+    CompleteSwap,
+    Endpoint,
+    FailSwap,
+    NothingToRollBack,
+    RollBack,
+    SwapUnderWay,
+)
+from engine.decisions.policy import sole
+from events import Event
+from switchback.testing import Given, History
+from tests.decisions.endpoints import (
+    V1,
+    V2,
+    V3,
+    alarm,
+    alarmed,
+    canary,
+    complete,
+    completed,
+    create,
+    created,
+    failed,
+    full,
+    policy_set,
+    request,
+    requested,
+    rolled_back,
+    set_policy,
+    swapped,
+    warn,
+    warned,
+)
+
+STATES: Final[dict[str, list[Event]]] = {
+    "new": [],
+    "created": [created()],
+    "moved": [created(), *swapped(V1, V2, "s0")],
+    "canary": [created(), policy_set(canary(V1, V2))],
+    "later canary": [created(), *swapped(V1, V2, "s0"), policy_set(canary(V2, V3))],
+    "pending": [created(), requested(V1, V2)],
+    "moved, pending": [created(), *swapped(V1, V3, "s0"), requested(V3, V2)],
+    "canary, pending": [created(), policy_set(canary(V1, V3)), requested(V1, V2)],
+    "rolled back": [created(), *swapped(V1, V2, "s0"), rolled_back(V1, V2)],
+    "rolled back, pending": [
+        created(),
+        *swapped(V1, V2, "s0"),
+        rolled_back(V1, V2),
+        requested(V1, V2),
+    ],
+    "warned": [created(), *swapped(V1, V2, "s0"), warned(V2)],
+    "alarmed": [created(), alarmed(V1)],
+}
+COMMANDS: Final[dict[str, Command]] = {
+    "create": create(),
+    "create otherwise": create(V2),
+    "canary": set_policy(canary(V1, V3)),
+    "all to v3": set_policy(full(V3)),
+    "swap to v2": request(V2),
+    "swap to v3": request(V3, "s2"),
+    "complete": complete(),
+    "fail": FailSwap(swap_id="s1", reason="timeout"),
+    "roll back": RollBack(),
+    "warn": warn("a2"),
+    "alarm": alarm("a3"),
+    "clear": ClearAlert(alert_id="a1"),
+}
+ENDS_A_SWAP: Final = (CompleteSwap, FailSwap)
+
+
+@pytest.fixture(params=STATES, ids=lambda name: name.replace(" ", "-"))
+def before(request: pytest.FixtureRequest) -> History:
+    return History(DECIDER, STATES[request.param])
+
+
+def after(history: History, command: Command) -> History | None:
+    """The history with what the command led to; None if it was refused."""
+    decided = history.when(command).decided
+    if isinstance(decided, Refused):
+        return None
+    return History(DECIDER, (*history.events, *decided))
+
+
+def state_of(history: History) -> Endpoint:
+    state = fold(DECIDER, history.events)
+    assert state is not None
+    return state
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_two_operators_with_the_same_command_do_it_once(before: History, command: Command) -> None:
+    once = after(before, command)
+    if once is not None:
+        once.when(command).then([])
+
+
+def test_whoever_rolls_back_second_wins(before: History) -> None:
+    for command in COMMANDS.values():
+        history = after(before, command)
+        if history is None:
+            continue
+        outcome = history.when(RollBack())
+        if isinstance(outcome.decided, Refused):
+            assert isinstance(outcome.decided, NothingToRollBack)
+            state = state_of(history)
+            assert (sole(state.policy), state.swap) == (state.active, None)
+            continue
+        state = state_of(outcome.then(outcome.decided))
+        assert sole(state.policy) == state.active
+        assert state.swap is None
+
+
+def test_a_rollback_that_comes_first_is_not_undone_by_the_end_of_the_swap(
+    before: History,
+) -> None:
+    history = after(before, RollBack())
+    if history is not None:
+        for command in COMMANDS.values():
+            if isinstance(command, ENDS_A_SWAP):
+                history.when(command).then([])
+
+
+def test_every_loser_is_told_or_had_no_effect_or_is_on_top(before: History) -> None:
+    for first, second in product(COMMANDS.values(), repeat=2):
+        history = after(before, first)
+        if history is None:
+            continue
+        last = after(history, second)
+        if last is not None and last.events != history.events:
+            assert last.events[: len(history.events)] == history.events
+            assert state_of(last) != state_of(history)
+
+
+def test_two_swaps_at_once_one_is_told_of_the_other(given: Given) -> None:
+    history = given(DECIDER, [created()]).when(request(V2)).then([requested(V1, V2)])
+    history.when(request(V3, "s2")).refused(SwapUnderWay, swap_id="s1", to=V2)
+
+
+def test_a_rollback_and_the_completion_of_the_swap_end_the_same_in_both_orders(
+    given: Given,
+) -> None:
+    pending = given(DECIDER, [created(), requested(V1, V2)])
+    rollback_first = pending.when(RollBack()).then(
+        [failed(V1, V2, "rolled_back"), rolled_back(V1, V2)]
+    )
+    rollback_first = rollback_first.when(complete()).then([])
+    completion_first = pending.when(complete()).then([completed(V1, V2)])
+    completion_first = completion_first.when(RollBack()).then([rolled_back(V1, V2)])
+    assert rollback_first.state == completion_first.state
+
+
+def test_a_rollback_and_an_alarm_about_the_same_version_go_back_once(given: Given) -> None:
+    history = given(DECIDER, [created(), *swapped(V1, V2), *swapped(V2, V3)])
+    history = history.when(RollBack()).then([rolled_back(V2, V3)])
+    history.when(alarm()).then([alarmed(V2)])
