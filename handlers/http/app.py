@@ -27,9 +27,10 @@ from handlers.http import (
 from handlers.http.access import route_table
 from handlers.http.asyncapi import asyncapi_document
 from handlers.http.call import Call
-from handlers.http.front import FRONT, Front, Limits, Services
+from handlers.http.front import FRONT, Document, Front, Limits, Services
 from handlers.http.gate import Gate
 from handlers.http.limiting import Limiter
+from handlers.http.lingering import Lingering
 from handlers.http.metering import HttpMetrics, Metered
 from handlers.http.openapi import openapi_document
 from handlers.http.problems import answer_error
@@ -72,11 +73,13 @@ def build_app(
     )
     litestar = _litestar(front)
     route_table(litestar)
-    front.documents["openapi"] = msgspec.json.encode(
-        openapi_document(litestar, _routers(front.limits))
+    front.documents["openapi"] = Document(
+        lambda: openapi_document(litestar, _routers(front.limits))
     )
-    front.documents["asyncapi"] = msgspec.json.encode(asyncapi_document())
-    return HttpApp(asgi=Metered(litestar, metrics), litestar=litestar, streams=front.streams)
+    front.documents["asyncapi"] = Document(asyncapi_document)
+    return HttpApp(
+        asgi=Metered(Lingering(litestar), metrics), litestar=litestar, streams=front.streams
+    )
 
 
 def _litestar(front: Front) -> Litestar:

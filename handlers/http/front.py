@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
 
 import msgspec
 from prometheus_client import CollectorRegistry
@@ -38,6 +40,19 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     inference_timeout_s: float = 60.0
 
 
+class Document:
+    """A generated document, made when somebody first asks for it: it takes a fifth of a second."""
+
+    def __init__(self, generate: Callable[[], dict[str, Any]]) -> None:
+        self._generate = generate
+        self._text: bytes | None = None
+
+    async def text(self) -> bytes:
+        if self._text is None:
+            self._text = await asyncio.to_thread(lambda: msgspec.json.encode(self._generate()))
+        return self._text
+
+
 class Front(msgspec.Struct, frozen=True, kw_only=True):
     """What handlers reach by `call.front`."""
 
@@ -45,5 +60,5 @@ class Front(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits
     metrics: HttpMetrics
     streams: Streams
-    documents: dict[str, bytes]
-    """Name -> the generated document, filled once the routes are known."""
+    documents: dict[str, Document]
+    """`openapi` and `asyncapi`, filled once the routes are known."""

@@ -47,13 +47,13 @@ async def metrics(request: Call) -> Response[bytes]:
 @get("/openapi.json", include_in_schema=False, **needs("public"))
 async def openapi(request: Call) -> Response[bytes]:
     """This API, OpenAPI 3.1."""
-    return Response(request.front.documents["openapi"], media_type="application/json")
+    return Response(await request.front.documents["openapi"].text(), media_type="application/json")
 
 
 @get("/asyncapi.json", include_in_schema=False, **needs("public"))
 async def asyncapi(request: Call) -> Response[bytes]:
     """The events, AsyncAPI 3.0."""
-    return Response(request.front.documents["asyncapi"], media_type="application/json")
+    return Response(await request.front.documents["asyncapi"].text(), media_type="application/json")
 
 
 HANDLERS: tuple[Any, ...] = (healthz, readyz, metrics, openapi, asyncapi)

@@ -54,6 +54,9 @@ class Streams:
         self._streams_max = streams_max
         self._open: set[asyncio.Task[None]] = set()
         self._closed = False
+        self.idle = asyncio.Event()
+        """Set while no stream is open."""
+        self.idle.set()
 
     @property
     def open(self) -> int:
@@ -76,6 +79,7 @@ class Streams:
         writing = asyncio.create_task(self._write(pattern, after, send))
         leaving = asyncio.create_task(_disconnected(receive))
         self._open.add(writing)
+        self.idle.clear()
         try:
             await asyncio.wait({writing, leaving}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -83,6 +87,8 @@ class Streams:
                 task.cancel()
             results = await asyncio.gather(writing, leaving, return_exceptions=True)
             self._open.discard(writing)
+            if not self._open:
+                self.idle.set()
         if isinstance(results[0], TimeoutError):
             _log.info("an event stream stalled and was cut off", pattern=pattern)
         elif isinstance(results[0], Exception):
