@@ -29,7 +29,7 @@ class EchoConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """And up to this much longer, evenly distributed."""
     error_rate: Fraction = 0.0
     """The share of requests that fail."""
-    seed: int = 0
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     load_ms: Milliseconds = 0.0
     """How long loading takes; beyond every time-out it is a version that never becomes ready."""
     load_error: str | None = None
