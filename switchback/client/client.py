@@ -251,6 +251,13 @@ class Client:
         body = present({"scopes": list(scopes), "expires_s": expires_s})
         return await self._transport.command("POST", f"{_tenant(tenant)}/keys", body)
 
+    async def tenant(self, tenant: str) -> JSON:
+        return await self._transport.read(_tenant(tenant))
+
+    def keys(self, tenant: str) -> AsyncIterator[JSON]:
+        """Without their secrets; revoked and expired ones say so."""
+        return self.of_tenant(tenant)._items("/keys")
+
     async def revoke_key(self, tenant: str, key_id: str) -> JSON:
         return await self._transport.command("DELETE", f"{_tenant(tenant)}/keys/{_part(key_id)}")
 

@@ -67,7 +67,7 @@ class Stage:
         """The log folded as a gateway does."""
         routing = Routing()
         until = await self.log.position()
-        async with aclosing(self.log.subscribe_batches()) as batches:  # type: ignore[type-var]
+        async with aclosing(self.log.subscribe_batches()) as batches:
             while routing.position < until:
                 for recorded in await anext(batches):
                     routing.apply(recorded)

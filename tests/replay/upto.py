@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 
 from events import Append, EntityId, EventLog, Metadata, Position, Recorded
 from events.log import ALL_EVENTS
@@ -21,12 +22,14 @@ class UpTo(EventLog):
     async def subscribe_batches(
         self, pattern: str = ALL_EVENTS, *, after: Position = 0, batch_max: int = 500
     ) -> AsyncIterator[Sequence[Recorded]]:
-        async for batch in self._log.subscribe_batches(pattern, after=after, batch_max=1):
-            if batch[0].position > self._until:
-                break
-            if batch[0].position == self._until:
-                self.handed_out.set()
-            yield batch
+        events = self._log.subscribe_batches(pattern, after=after, batch_max=1)
+        async with aclosing(events) as batches:  # type: ignore[type-var]
+            async for batch in batches:
+                if batch[0].position > self._until:
+                    break
+                if batch[0].position == self._until:
+                    self.handed_out.set()
+                yield batch
         await asyncio.Event().wait()
 
     async def append_all(
