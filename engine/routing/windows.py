@@ -18,7 +18,7 @@ is constant within each minute since the epoch: callers may keep it that long.
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -30,6 +30,7 @@ from events.catalogue.endpoints import When
 _DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _TIME_OF_DAY: Final = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])\Z", re.ASCII)
 _MIDNIGHT_MINUTES: Final = 24 * 60
+_LAST_MINUTE: Final = int(datetime(9999, 12, 30, tzinfo=UTC).timestamp()) // 60
 
 
 class Window(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,8 +59,13 @@ def compile_window(when: When, *, path: str) -> Window | None:
 
 
 def holds(window: Window, epoch_minute: int) -> bool:
-    """Does the window hold in this minute since the epoch?"""
-    local = datetime.fromtimestamp(epoch_minute * 60, window.zone)
+    """Does the window hold in this minute since the epoch?
+
+    Answers for any number, as forged receipts hold any: minutes before the epoch count as the first,
+    those after the calendar's end as the last.
+    """
+    known_minute = min(max(epoch_minute, 0), _LAST_MINUTE)
+    local = datetime.fromtimestamp(known_minute * 60, window.zone)
     minutes = local.hour * 60 + local.minute
     today = local.weekday()
     if window.start_minutes < window.end_minutes:

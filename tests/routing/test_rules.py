@@ -212,6 +212,14 @@ def test_what_was_asked_before_does_not_change_an_answer(moments: list[int]) -> 
     ]
 
 
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Pacific/Pago_Pago", "UTC"])
+@pytest.mark.parametrize("now_ms", [-(2**63), -1, 253_402_300_799_999, 2**63 - 1, 2**64 - 1])
+def test_a_moment_outside_every_calendar_still_has_an_answer(zone: str, now_ms: int) -> None:
+    assert matches(
+        ruled(days=["mon", "tue", "wed", "thu", "fri", "sat", "sun"], timezone=zone), now_ms
+    )
+
+
 @pytest.mark.parametrize("zone", ["Mars/Olympus", "", "../../etc/passwd", "Europe", "UTC\0"])
 def test_a_zone_that_does_not_exist_is_refused(zone: str) -> None:
     with pytest.raises(PolicyInvalid) as caught:
