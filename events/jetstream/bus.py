@@ -28,6 +28,7 @@ from events.jetstream.serving import (
     BusService,
     Listener,
     Work,
+    heard,
 )
 
 STREAM_BUFFER_MAX: Final = 10_000
@@ -126,13 +127,13 @@ class JetStreamBus:
                 _log.exception("listener failed", subject=message.subject)
 
         subscription = await self._client.subscribe(subject, cb=hear)
-        await self._client.flush()
+        await heard(self._client)
         return Listener(subscription)
 
     async def close(self) -> None:
-        """Stop every service."""
+        """End every service that was not stopped; what is under way is cancelled."""
         for service in tuple(self._services):
-            await service.stop()
+            await service.abandon()
 
     async def _serve(self, subject: str, work: Work, queue: str) -> BusService:
         service = BusService(self._client, work, forget=self._services.discard)

@@ -32,6 +32,7 @@ from events.jetstream.publishing import outgoing, outgoing_after, publish
 from events.jetstream.reads import OpenChannel, direct_get, position_of
 from events.jetstream.streams import Declaration
 from events.log import ALL_EVENTS, APPEND_EVENTS_MAX, EventLog
+from events.subjects import subject_matcher
 
 
 class JetStreamLog(EventLog):
@@ -83,6 +84,8 @@ class JetStreamLog(EventLog):
     async def subscribe_batches(
         self, pattern: str = ALL_EVENTS, *, after: Position = 0, batch_max: int = 500
     ) -> AsyncGenerator[Sequence[Recorded], None]:
+        subject_matcher(pattern)
+        self._check_belongs(pattern)
         deliveries = follow(
             self._calls,
             self._open_channel,

@@ -7,22 +7,41 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
+from nats import errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from events.errors import RemoteFailure
+from events.errors import LogUnavailable, RemoteFailure
 
 REQUESTS_MAX: Final = 1_000
 """Requests one service handles at the same time."""
+STOP_SECONDS: Final = 30.0
+"""How long a service that stops waits for what is under way."""
 ERROR_CODE: Final = "Nats-Service-Error-Code"
 ERROR_DETAIL: Final = "Nats-Service-Error"
 CANCEL_PREFIX: Final = "bus.cancel."
 END: Final = "end"
+_HEARD_SECONDS: Final = 2.0
 _DETAIL_CHARACTERS_MAX: Final = 1_000
 _log = structlog.get_logger(__name__)
 
 Work = Callable[[Msg], Awaitable[None]]
+
+
+async def heard(client: Client) -> None:
+    """Returns when the server has acted on everything we sent. Raises LogUnavailable.
+
+    nats-py's own `flush` does not tell: its PING goes to the socket at once and overtakes what
+    waits in the buffer (2.16.0), so a subscription could miss what comes right after and a drained
+    one could drop a request. A request to nobody keeps its place in the line.
+    """
+    try:
+        await client.request(client.new_inbox(), timeout=_HEARD_SECONDS)
+    except errors.NoRespondersError:
+        return
+    except errors.Error as error:
+        raise LogUnavailable(f"not connected: {error!r}") from error
 
 
 class Listener:
@@ -50,20 +69,42 @@ class BusService:
         """Returns when the server knows: a request sent afterwards finds us."""
         self._cancels = await self._client.subscribe(f"{CANCEL_PREFIX}>", cb=self._cancel)
         self._serving = await self._client.subscribe(subject, queue=queue, cb=self._take)
-        await self._client.flush()
+        await heard(self._client)
 
     async def stop(self) -> None:
-        """Take no further request; return when those under way are answered."""
+        """Take no further request; return when those under way are answered, or cancelled after
+        STOP_SECONDS."""
+        await self._take_no_more()
+        if self._under_way:
+            await asyncio.wait(self._under_way.values(), timeout=STOP_SECONDS)
+        await self._end()
+
+    async def abandon(self) -> None:
+        """Cancel what is under way, without a reply."""
+        await self._take_no_more()
+        await self._end()
+
+    async def _take_no_more(self) -> None:
         self._forget(self)
         serving, self._serving = self._serving, None
-        if serving is not None and not self._client.is_closed:
+        if serving is None or self._client.is_closed:
+            return
+        try:
+            if self._client.is_connected:
+                await self._client._send_unsubscribe(serving._id)
+            await heard(self._client)
             await serving.drain()  # type: ignore[no-untyped-call]
-        while self._under_way:
-            await asyncio.wait(self._under_way.values())
+        except (LogUnavailable, errors.Error):
+            if not self._client.is_closed:
+                await serving.unsubscribe()  # without a connection nothing more can arrive
+
+    async def _end(self) -> None:
+        for task in self._under_way.values():
+            task.cancel()
+        await asyncio.gather(*self._under_way.values(), return_exceptions=True)
         cancels, self._cancels = self._cancels, None
         if cancels is not None and not self._client.is_closed:
             await cancels.unsubscribe()
-            await self._client.flush()
 
     async def _take(self, message: Msg) -> None:
         if not message.reply:
