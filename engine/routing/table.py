@@ -60,7 +60,7 @@ class _InForce:
     __slots__ = ("entry",)
 
     def __init__(self) -> None:
-        self.entry: tuple[int, tuple[CompiledRule, ...]] = (-1, ())
+        self.entry: tuple[int | None, tuple[CompiledRule, ...]] = (None, ())
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True):

@@ -61,8 +61,8 @@ def compile_window(when: When, *, path: str) -> Window | None:
 def holds(window: Window, epoch_minute: int) -> bool:
     """Does the window hold in this minute since the epoch?
 
-    Answers for any number, as forged receipts hold any: minutes before the epoch count as the first,
-    those after the calendar's end as the last.
+    Answers for any number, as forged receipts hold any: minutes before the epoch count as the
+    first, those after the calendar's end as the last.
     """
     known_minute = min(max(epoch_minute, 0), _LAST_MINUTE)
     local = datetime.fromtimestamp(known_minute * 60, window.zone)
