@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any, Final
@@ -34,14 +33,10 @@ app: Final = App(
 )
 
 
-def run(arguments: Sequence[str] | None = None) -> int:
-    """One verb; its exit code."""
+def run_verb(arguments: Sequence[str]) -> int:
+    """One verb; its exit code. The module that registers it must have been imported."""
     try:
-        verb, bound, _ = app.parse_args(
-            sys.argv[1:] if arguments is None else arguments,
-            print_error=False,
-            exit_on_error=False,
-        )
+        verb, bound, _ = app.parse_args(arguments, print_error=False, exit_on_error=False)
     except CycloptsError as error:
         print_problem(f"{' '.join(str(error).split())} See `switchback --help`.")
         return MISUSED

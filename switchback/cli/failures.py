@@ -6,42 +6,13 @@ from collections.abc import Iterator
 
 import httpx
 
-from engine.decisions.decider import Refused
 from events import LogError
-from projections import DatabaseError
-from projections.errors import CheckpointAhead, FoldFailed, UnknownProjection
-from projections.failures import ProjectionStopped
-from switchback.bench import BenchFailed, UnknownLine
 from switchback.client import CredentialsMissing, Problem
-from switchback.embedded import ServerFailed
-from switchback.replaying import EventRefused
-from switchback.servers import DataDirectoryBusy
 from switchback.settings import SettingInvalid
 
 
 class Failed(Exception):
     """The verb cannot do what was asked; the text is all there is to say."""
-
-
-_OPERATING: tuple[type[Exception], ...] = (
-    Failed,
-    Problem,
-    CredentialsMissing,
-    SettingInvalid,
-    DataDirectoryBusy,
-    LogError,
-    DatabaseError,
-    Refused,
-    ProjectionStopped,
-    CheckpointAhead,
-    FoldFailed,
-    UnknownProjection,
-    EventRefused,
-    BenchFailed,
-    UnknownLine,
-    OSError,
-    TimeoutError,
-)
 
 
 def sentences(error: BaseException) -> list[str]:
@@ -57,18 +28,44 @@ def _sentences(error: BaseException, whole: BaseException) -> Iterator[str]:
                 yield from _sentences(part, whole)
         case Problem(fields=fields) if fields:
             yield f"{error.code}: " + "; ".join(f"{path} {why}" for path, why in fields.items())
-        case ServerFailed():
-            yield f"{error.name}: {error.reason}; the end of its log: {_last_line(str(error))}"
+        case Problem() | Failed():
+            yield str(error)
         case httpx.TimeoutException():
             yield "no answer in time; a command may have happened"
         case httpx.TransportError():
             yield f"the gateway cannot be reached: {error}"
-        case _ if isinstance(error, _OPERATING):
+        case _ if isinstance(error, _operating()):
             yield " ".join(str(error).split()) or type(error).__name__
         case _:
             raise whole
 
 
-def _last_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[-1] if lines else ""
+def _operating() -> tuple[type[Exception], ...]:
+    """What an operator can do something about. Imported when something went wrong, not before."""
+    from engine.decisions.decider import Refused
+    from projections import DatabaseError
+    from projections.errors import CheckpointAhead, FoldFailed, UnknownProjection
+    from projections.failures import ProjectionStopped
+    from switchback.bench import BenchFailed, UnknownLine
+    from switchback.embedded import ServerFailed
+    from switchback.replaying import EventRefused
+    from switchback.servers import DataDirectoryBusy
+
+    return (
+        Failed,
+        CredentialsMissing,
+        SettingInvalid,
+        DataDirectoryBusy,
+        ServerFailed,
+        LogError,
+        DatabaseError,
+        Refused,
+        ProjectionStopped,
+        CheckpointAhead,
+        FoldFailed,
+        UnknownProjection,
+        EventRefused,
+        BenchFailed,
+        UnknownLine,
+        OSError,
+    )

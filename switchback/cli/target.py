@@ -12,21 +12,21 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import httpx
-import msgspec
 from cyclopts import Parameter
 
-from events.jetstream import JetStream
-from projections import Pool, PoolSettings
-from projections.cache import Cache
-from switchback.bootstrap import write_credentials
 from switchback.cli.failures import Failed
 from switchback.client import Client
-from switchback.process import Role, open_process
 from switchback.servers import Addresses, DataDirectoryBusy, own_servers, reach_servers
 from switchback.settings import Settings, settings_from
+
+if TYPE_CHECKING:  # most verbs only speak HTTP: the rest is imported where it is used
+    from events.jetstream import JetStream
+    from projections import Pool
+    from projections.cache import Cache
+    from switchback.process import Role
 
 READING: Final[Collection[Role]] = ("gateway", "projector")
 """What answers questions. A node would write to the log that it joined."""
@@ -62,7 +62,8 @@ HERE: Final = Target()
 """The default of every verb."""
 
 
-class Reached(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class Reached:
     """The log, the tables and the cache of a data directory."""
 
     settings: Settings
@@ -94,6 +95,10 @@ async def commanding(target: Target) -> AsyncIterator[Client]:
 @asynccontextmanager
 async def reach(data_dir: Path | None) -> AsyncIterator[Reached]:
     """What a data directory's servers hold, past every gateway."""
+    from events.jetstream import JetStream
+    from projections import Pool, PoolSettings
+    from projections.cache import Cache
+
     settings = settings_of(data_dir)
     async with AsyncExitStack() as stack:
         addresses = await stack.enter_async_context(reach_servers(settings))
@@ -132,6 +137,9 @@ async def _run_unless_running(
         addresses = await stack.enter_async_context(own_servers(settings))
     except DataDirectoryBusy:
         return
+    from switchback.bootstrap import write_credentials
+    from switchback.process import open_process
+
     process = await stack.enter_async_context(open_process(settings, addresses, roles))
     await write_credentials(settings, process)
 
