@@ -171,6 +171,9 @@ class Pool:
             connection = await pool.acquire(timeout=limit_s)
         try:
             yield connection
+        except DatabaseUnavailable:
+            await pool.expire_connections()  # its sisters to the same server are no better
+            raise
         finally:
             with contextlib.suppress(*_BROKEN):  # the pool has dropped it by then
                 await asyncio.shield(pool.release(connection))

@@ -33,8 +33,12 @@ _SQL_TYPES: Final = {
 }
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields become columns in order; what has no SQL type of its own becomes jsonb."""
+class Row(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The fields become columns in order; what has no SQL type of its own becomes jsonb.
+
+    Rows are frozen and made of values, so they cannot be part of a cycle, and thousands of them in
+    a batch need not be walked by the garbage collector.
+    """
 
     tenant: str
     position: Position

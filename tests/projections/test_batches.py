@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from events import Recorded
-from projections import DatabaseUnavailable, Pool
+from projections import DatabaseUnavailable, Pool, store
 from projections.applier import Applier
 from projections.apply import Work, apply_one, fold
 from projections.builds import Move, builds, install, move
@@ -129,3 +131,29 @@ async def test_a_connection_that_dies_before_commit_leaves_no_trace(
     assert await contents(pool) == before
     await project(pool, history)
     assert len((await contents(pool))["events"]) == EVENTS
+
+
+@pytest.mark.parametrize("writes", range(1, len(PROJECTIONS) + 1))
+async def test_a_projector_cancelled_after_any_write_leaves_all_of_the_batch_or_none(
+    pool: Pool, history: list[Recorded], monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    await install(pool, PROJECTIONS)
+    before = await contents(pool)
+    counted = itertools.count(1)
+    write = store.write
+
+    async def write_then_cancel(*arguments: Any) -> None:
+        await write(*arguments)
+        if next(counted) == writes:
+            task.cancel()
+
+    monkeypatch.setattr(store, "write", write_then_cancel)
+    task = asyncio.create_task(project(pool, history))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    monkeypatch.undo()
+    found = await contents(pool)
+    await project(pool, history)
+    whole = await contents(pool)
+    assert found == before or (writes == len(PROJECTIONS) and found == whole), "COMMIT was sent"
+    assert len(whole["events"]) == EVENTS

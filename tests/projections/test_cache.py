@@ -6,10 +6,12 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from projections.breaker import FAILURES_MAX
 from projections.cache import Cache, Entry, Hit, Miss
@@ -279,6 +281,27 @@ async def race_of_the_naive(redis: Redis, *, seed: int) -> bool:
 async def test_control_delete_on_write_does_bring_back_an_older_value(redis: Redis) -> None:
     """What the fences are for: the usual way keeps an old value for as long as it lives."""
     assert any([await race_of_the_naive(redis, seed=seed) for seed in range(20)])
+
+
+async def test_a_cancellation_that_the_client_turns_into_an_error_is_not_lost(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asyncio.Event()
+
+    async def swallow(*arguments: object) -> None:
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError as error:
+            raise RedisConnectionError from error
+
+    monkeypatch.setattr(cache, "_redis", SimpleNamespace(mget=swallow))
+    reading = asyncio.create_task(cache.get(MODELS, "acme", "fraud"))
+    await asked.wait()
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    monkeypatch.undo()
 
 
 @pytest_asyncio.fixture
