@@ -3,7 +3,8 @@
 Guarantees: when `start` returns the port accepts connections; `stop` takes no new ones, ends event
 streams, and returns when requests under way are answered, or after `drain_seconds`. Granian holds
 back a sender whose client does not read (measured: about 70 chunks of 64 KiB), so slow readers cost
-bounded memory.
+bounded memory. A thread of Granian's that outlives the interpreter aborts the process (its issue
+693, seen here too): `stop` waits until they are gone.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import threading
 from typing import Final
 
+import psutil
 import structlog
 from granian.constants import HTTPModes, Interfaces
 from granian.server.embed import Server
@@ -27,6 +30,7 @@ BACKLOG_CONNECTIONS: Final = 1024
 READY_SECONDS: Final = 10.0
 READY_POLL_SECONDS: Final = 0.005
 DRAIN_SECONDS: Final = 10.0
+THREADS_END_SECONDS: Final = 2.0
 
 
 class ServerFailed(Exception):
@@ -44,6 +48,7 @@ class HttpServer:
         self.host = host
         self.port = port
         """0 takes a free one; known after `start`."""
+        self._threads: frozenset[int] = frozenset()
         self._server: Server | None = None
         self._serving: asyncio.Task[None] | None = None
 
@@ -52,9 +57,15 @@ class HttpServer:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
 
+    @property
+    def threads_alive(self) -> frozenset[int]:
+        """Native ids of the server's own threads that still run."""
+        return self._threads & _native_threads()
+
     async def start(self) -> None:
         """Listen. Raises ServerFailed."""
         self.port = _claim(self.host, self.port)
+        before = _native_threads()
         logging.getLogger("_granian").setLevel(logging.ERROR)
         self._server = Server(
             self._app,
@@ -67,6 +78,7 @@ class HttpServer:
         )
         self._serving = asyncio.create_task(self._server.serve(), name="http server")
         await self._accepting(self._serving)
+        self._threads = _native_threads() - before
         _log.info("http listens", url=self.url)
 
     async def stop(self, *, drain_seconds: float = DRAIN_SECONDS) -> None:
@@ -83,6 +95,15 @@ class HttpServer:
             self._serving.cancel()
             await asyncio.gather(self._serving, return_exceptions=True)
         self._server = self._serving = None
+        await self._threads_end()
+
+    async def _threads_end(self) -> None:
+        try:
+            async with asyncio.timeout(THREADS_END_SECONDS):
+                while self.threads_alive:  # noqa: ASYNC110 - the kernel tells nobody
+                    await asyncio.sleep(READY_POLL_SECONDS)
+        except TimeoutError:
+            _log.warning("the server's threads still run", url=self.url)
 
     async def _accepting(self, serving: asyncio.Task[None]) -> None:
         try:
@@ -96,6 +117,12 @@ class HttpServer:
             raise ServerFailed(f"nothing listens on {self.url}") from None
         reason = serving.exception() if not serving.cancelled() else None
         raise ServerFailed(f"the server on {self.url} ended: {reason}") from reason
+
+
+def _native_threads() -> frozenset[int]:
+    """The threads of this process that Python did not start."""
+    ours = {thread.native_id for thread in threading.enumerate()}
+    return frozenset(thread.id for thread in psutil.Process().threads() if thread.id not in ours)
 
 
 def _claim(host: str, port: int) -> int:

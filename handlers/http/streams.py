@@ -8,7 +8,7 @@ client that does not read holds up its own stream alone, and is cut off after `S
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from typing import Final
 
@@ -27,6 +27,8 @@ STALLED_SECONDS: Final = 30.0
 STREAMS_MAX: Final = 256
 """Open at once in one process; each is a subscription of its own."""
 BATCH_EVENTS_MAX: Final = 100
+CHUNK_BYTES: Final = 64 * 1024
+"""Sent at once, unless a single event is larger."""
 MEDIA_TYPE: Final = "text/event-stream"
 
 _HEARTBEAT: Final = b": still here\n\n"
@@ -118,7 +120,8 @@ class Streams:
                 waiting = waiting or asyncio.ensure_future(_next(batches))
                 done, _ = await asyncio.wait({waiting}, timeout=self._heartbeat_seconds)
                 if done:
-                    yield b"".join(_frame(recorded) for recorded in waiting.result())
+                    for chunk in _chunks(waiting.result()):
+                        yield chunk
                     waiting = None
                 else:
                     yield _HEARTBEAT
@@ -166,6 +169,21 @@ async def _close(batches: AsyncIterator[Sequence[Recorded]]) -> None:
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+def _chunks(batch: Sequence[Recorded]) -> Iterator[bytes]:
+    """The batch's frames, several in a chunk: one send each would cost more than the events."""
+    waiting: list[bytes] = []
+    waiting_bytes = 0
+    for recorded in batch:
+        frame = _frame(recorded)
+        waiting.append(frame)
+        waiting_bytes += len(frame)
+        if waiting_bytes >= CHUNK_BYTES:
+            yield b"".join(waiting)
+            waiting, waiting_bytes = [], 0
+    if waiting:
+        yield b"".join(waiting)
 
 
 def _frame(recorded: Recorded) -> bytes:

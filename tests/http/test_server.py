@@ -11,6 +11,7 @@ from handlers.http.server import HttpServer, ServerFailed
 from tests.http.conftest import House
 
 
+@pytest.mark.slow
 async def test_many_requests_are_served_at_once(house: House) -> None:
     async def infer(value: int) -> int:
         response = await house.client.post("/api/v1/endpoints/score/infer", json={"inputs": value})
@@ -32,6 +33,7 @@ async def test_a_request_under_way_is_answered_when_the_server_stops(house: Hous
         await house.client.get("/healthz")
 
 
+@pytest.mark.slow
 async def test_a_request_that_never_ends_is_cut_off(house: House) -> None:
     request = asyncio.create_task(
         house.client.post("/api/v1/endpoints/score/infer", json={"inputs": {"wait": True}})
@@ -55,6 +57,14 @@ async def test_it_starts_again_on_the_same_port(house: House) -> None:
     await house.server.start()
     assert house.server.port == port
     assert (await house.client.get("/healthz")).status_code == 200
+
+
+async def test_no_thread_of_the_server_outlives_it(house: House) -> None:
+    async with house.client.stream("GET", "/api/v1/events/stream") as response:
+        assert response.status_code == 200
+        assert house.server.threads_alive
+        await house.server.stop()
+    assert not house.server.threads_alive
 
 
 async def test_stopping_what_never_started_does_nothing(house: House) -> None:
