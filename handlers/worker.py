@@ -114,6 +114,7 @@ class NodeWorker:
         self,
         *,
         node_id: str,
+        holder: str,
         budget_bytes: int,
         runtimes: RuntimeSettings,
         routing: Routing,
@@ -123,6 +124,8 @@ class NodeWorker:
         now: Callable[[], datetime],
     ) -> None:
         self.node_id = node_id
+        self._holder = holder
+        """This process: another one with our node id must not hold our lease."""
         self._entity = EntityId(SYSTEM_TENANT, "node", node_id)
         self._runtimes = runtimes
         self._routing = routing
@@ -187,9 +190,9 @@ class NodeWorker:
             await self._routing.reach(self._routing.position + 1)
 
     async def _serve_under_lease(self) -> None:
-        lease = await self._leases.acquire(f"node.{self.node_id}", holder=self.node_id)
+        lease = await self._leases.acquire(f"node.{self.node_id}", holder=self._holder)
         if lease is None:
-            raise LeaseLost(f"node.{self.node_id}", self.node_id)
+            raise LeaseLost(f"node.{self.node_id}", self._holder)
         try:
             await self._join()
             async with asyncio.TaskGroup() as tasks:

@@ -10,6 +10,8 @@ from typing import Final
 
 import structlog
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from events.event import Position
@@ -32,7 +34,10 @@ class Snapshots:
 
     def __init__(self, url: str, *, name: str, version: int) -> None:
         self._redis = Redis.from_url(
-            url, socket_timeout=_TIMEOUT_SECONDS, socket_connect_timeout=_TIMEOUT_SECONDS
+            url,
+            socket_timeout=_TIMEOUT_SECONDS,
+            socket_connect_timeout=_TIMEOUT_SECONDS,
+            retry=Retry(NoBackoff(), 0),
         )
         self._key = f"sb:snapshot:{name}:{version}"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import secrets
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Collection, Coroutine
@@ -90,6 +91,9 @@ class _Parts:
         self.addresses = addresses
         self.stack = stack
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.instance = secrets.token_hex(4)
+        """Tells this process from others that are configured alike."""
+        self.gateway_id = f"{settings.gateway_id}-{self.instance}"
         self.routing = Routing()
         self.runtimes = RuntimeSettings(
             artifact_roots=settings.all_artifact_roots,
@@ -144,7 +148,6 @@ class _Parts:
         return projector
 
     def react(self) -> None:
-        holder = self.settings.gateway_id
         swaps = Swaps(
             routing=self.routing,
             commands=self.commands,
@@ -158,12 +161,15 @@ class _Parts:
             now=utc_now,
         )
         for name, reaction in (("swaps", swaps.run), ("liveness", liveness.run)):
-            work = lead(self.jetstream.leases, f"reaction.{name}", holder=holder, work=reaction)
+            work = lead(
+                self.jetstream.leases, f"reaction.{name}", holder=self.instance, work=reaction
+            )
             self.run(name, work)
 
     async def work(self) -> NodeWorker:
         worker = NodeWorker(
             node_id=self.settings.node_id,
+            holder=self.instance,
             budget_bytes=self.settings.node_memory_bytes,
             runtimes=self.runtimes,
             routing=self.routing,
@@ -197,7 +203,7 @@ class _Parts:
         self, operations: Operations, projector: Projector | None, worker: NodeWorker | None
     ) -> HttpServer:
         settings = self.settings
-        windows = Windows(gateway=settings.gateway_id, log=self.jetstream.traffic, clock=time.time)
+        windows = Windows(gateway=self.gateway_id, log=self.jetstream.traffic, clock=time.time)
         self.run("windows", windows.run())
         remote = BusExecutor(self.jetstream.bus)
         executors: tuple[Executor, ...] = (worker, remote) if worker is not None else (remote,)
@@ -249,7 +255,7 @@ async def open_process(
             parts.react()
         worker = await parts.work() if "node" in roles else None
         gateways = Gateways(
-            gateway_id=settings.gateway_id,
+            gateway_id=parts.gateway_id,
             routing=parts.routing,
             bus=parts.jetstream.bus,
             leases=parts.jetstream.leases,

@@ -48,7 +48,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     postgres_dsn: str | None = None
     redis_url: str | None = None
     node_id: str = "local"
+    """Unique among nodes, the same after a restart."""
     gateway_id: str = "local"
+    """For people: a process adds to it what makes it unique."""
     node_memory_bytes: int = msgspec.field(default_factory=_half_the_memory)
     """What resident versions may use together on this node."""
     artifact_roots: tuple[Path, ...] = ()

@@ -42,6 +42,12 @@ async def nats_server(servers_directory: Path) -> AsyncIterator[NatsServer]:
 @pytest_asyncio.fixture(scope="session")
 async def postgres_server(servers_directory: Path) -> AsyncIterator[PostgresServer]:
     async with PostgresServer(servers_directory / "postgres") as server:
+        connection = await asyncpg.connect(server.url)
+        await connection.execute(
+            "ALTER SYSTEM SET fsync = off"
+        )  # hundreds of databases come and go
+        await connection.execute("SELECT pg_reload_conf()")
+        await connection.close()
         yield server
 
 
