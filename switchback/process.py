@@ -56,6 +56,8 @@ _log = structlog.get_logger(__name__)
 
 Role: TypeAlias = Literal["gateway", "projector", "reactor", "node"]
 ROLES: Final[tuple[Role, ...]] = ("gateway", "projector", "reactor", "node")
+TABLES_SECONDS: Final = 10.0
+"""How long a process waits at its start for tables to be up to date; it goes on without them."""
 KEY_PREFIX: Final = "sb_"
 SNAPSHOT_VERSION: Final = 1
 """Raise it whenever a state of engine.decisions changes its shape."""
@@ -262,6 +264,8 @@ async def open_process(
         )
         operations = parts.operate(gateways)
         http = None
+        if projector is not None:
+            await parts.queries.caught_up(parts.routing.position, within_s=TABLES_SECONDS)
         if "gateway" in roles:
             parts.run("gateways", gateways.run())
             services = CommandServices(bus=parts.jetstream.bus, operations=operations)

@@ -33,6 +33,7 @@ from handlers.http.limiting import Limiter
 from handlers.http.lingering import Lingering
 from handlers.http.metering import HttpMetrics, Metered
 from handlers.http.openapi import openapi_document
+from handlers.http.own_writes import OwnWrites
 from handlers.http.problems import answer_error
 from handlers.http.streams import Streams
 
@@ -84,7 +85,10 @@ def build_app(
 
 def _litestar(front: Front) -> Litestar:
     gate = DefineMiddleware(
-        Gate, tenants=front.services.tenants, limiter=Limiter(front.services.tenants)
+        Gate,
+        tenants=front.services.tenants,
+        limiter=Limiter(front.services.tenants),
+        own_writes=OwnWrites(front.services.queries),
     )
     return Litestar(
         route_handlers=_routers(front.limits),

@@ -12,11 +12,13 @@ from typing import Final, cast
 
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
+from msgspec.structs import replace
 
 from events.event import SYSTEM_TENANT
 from handlers.http.access import Access, access_of
 from handlers.http.call import Caller, traceparent_of
 from handlers.http.limiting import Limiter
+from handlers.http.own_writes import OwnWrites
 from handlers.http.ports import Principal, Tenants
 from handlers.http.problems import Rejected, invalid, not_found
 
@@ -28,10 +30,13 @@ _TENANT_PREFIX: Final = "/api/v1/tenants/"
 class Gate:
     """ASGI middleware; leaves a `Caller` in the scope's state."""
 
-    def __init__(self, app: ASGIApp, *, tenants: Tenants, limiter: Limiter) -> None:
+    def __init__(
+        self, app: ASGIApp, *, tenants: Tenants, limiter: Limiter, own_writes: OwnWrites
+    ) -> None:
         self._app = app
         self._tenants = tenants
         self._limiter = limiter
+        self._own_writes = own_writes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = cast(HTTPScope, scope)
@@ -40,6 +45,12 @@ class Gate:
             if access != "public":
                 caller = self._admit(request, access)
                 await self._limiter.take(caller.tenant, request["method"], access)
+                if request["method"] != "GET":
+                    if access != "infer":  # which tells the position of its policy
+                        send = self._own_writes.noting(caller.tenant, send)
+                elif not caller.min_position:
+                    floor = await self._own_writes.floor(caller.tenant)
+                    caller = replace(caller, min_position=floor)
                 request["state"]["caller"] = caller
         await self._app(scope, receive, send)
 

@@ -34,7 +34,7 @@ class Queries:
         self.events = EventQueries(reader)
         self.tenants = TenantQueries(reader)
 
-    async def reach(self, position: Position, *, within_s: float) -> bool:
+    async def caught_up(self, position: Position, *, within_s: float) -> bool:
         """Whether every table came to reflect the position in time. Never raises."""
         deadline = asyncio.get_running_loop().time() + within_s
         return await self._reader.progress.wait(_NAMES, position, deadline=deadline)

@@ -34,7 +34,7 @@ class Rig(msgspec.Struct, frozen=True, kw_only=True):
         """Return when the tables have applied everything on the log."""
         head = await self.process.jetstream.events.position()
         async with asyncio.timeout(SETTLE_SECONDS):
-            while not await self.process.queries.reach(head, within_s=1.0):
+            while not await self.process.queries.caught_up(head, within_s=1.0):
                 pass
 
     async def verified(self) -> list[Verification]:

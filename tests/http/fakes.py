@@ -359,6 +359,9 @@ class FakeQueries:
         self.events = _Events(operations)
         self.tenants = _Tenants(operations)
 
+    async def caught_up(self, position: Position, *, within_s: float) -> bool:
+        return await self._house.log.position() >= position
+
 
 class _Reads:
     def __init__(self, house: FakeOperations) -> None:
