@@ -24,6 +24,7 @@ from events.jetstream import streams
 from events.jetstream.bus import JetStreamBus
 from events.jetstream.calls import Calls
 from events.jetstream.channel import Channel
+from events.jetstream.client import LeanClient
 from events.jetstream.leases import JetStreamLeases
 from events.jetstream.log import JetStreamLog
 from events.jetstream.timers import JetStreamTimers
@@ -66,7 +67,7 @@ class JetStream:
 
         Raises LogUnavailable when no server answers, StreamMismatch.
         """
-        client = Client()
+        client = LeanClient()
         jetstream = cls(client, lease_ttl_s=lease_ttl_s, wake_again_s=wake_again_s)
         await jetstream._connect(url, tls=tls, name=name)
         try:

@@ -24,7 +24,7 @@ from events.catalogue.nodes import (
 )
 from events.event import Recorded
 from projections.projection import On, Projection, Read
-from projections.table import Row, Table, Visibility
+from projections.table import Key, Row, Table, Visibility
 from projections.working import WorkingSet
 
 _VersionEvent: TypeAlias = VersionLoaded | VersionLoadFailed | VersionUnloaded
@@ -94,21 +94,20 @@ def _left(rows: WorkingSet, recorded: Recorded, event: NodeLeft) -> None:
 
 def _loaded(rows: WorkingSet, recorded: Recorded, event: VersionLoaded) -> None:
     row = _residency(recorded, event, "resident")
-    rows[RESIDENCY].put(replace(row, memory_bytes=event.memory_bytes, load_ms=event.load_ms))
-    _set_use(rows, recorded)
+    _put(rows, recorded, replace(row, memory_bytes=event.memory_bytes, load_ms=event.load_ms))
 
 
 def _load_failed(rows: WorkingSet, recorded: Recorded, event: VersionLoadFailed) -> None:
     row = _residency(recorded, event, "failed")
-    rows[RESIDENCY].put(replace(row, reason=event.reason, detail=event.detail))
-    _set_use(rows, recorded)
+    _put(rows, recorded, replace(row, reason=event.reason, detail=event.detail))
 
 
 def _unloaded(rows: WorkingSet, recorded: Recorded, event: VersionUnloaded) -> None:
     version = event.version
     key = (version.tenant, version.model, version.version, recorded.entity.id)
+    freed_bytes = _used_by(rows, key)
     rows[RESIDENCY].delete(key)
-    _set_use(rows, recorded)
+    _add_use(rows, recorded, -freed_bytes)
 
 
 def _residency(recorded: Recorded, event: _VersionEvent, state: str) -> ResidencyRow:
@@ -129,6 +128,7 @@ def _residency(recorded: Recorded, event: _VersionEvent, state: str) -> Residenc
 def _empty(rows: WorkingSet, recorded: Recorded) -> None:
     for row in rows[RESIDENCY].matching((recorded.entity.id,)):
         rows[RESIDENCY].delete(RESIDENCY.key_of(row))
+        _add_use(rows, recorded, -row.memory_bytes)
 
 
 def _set_state(rows: WorkingSet, recorded: Recorded, state: str) -> None:
@@ -137,16 +137,31 @@ def _set_state(rows: WorkingSet, recorded: Recorded, state: str) -> None:
         rows[NODES].put(
             replace(node, state=state, position=recorded.position, updated_at=recorded.time)
         )
-    _set_use(rows, recorded)
 
 
-def _set_use(rows: WorkingSet, recorded: Recorded) -> None:
+def _put(rows: WorkingSet, recorded: Recorded, row: ResidencyRow) -> None:
+    freed_bytes = _used_by(rows, RESIDENCY.key_of(row))
+    rows[RESIDENCY].put(row)
+    _add_use(rows, recorded, row.memory_bytes - freed_bytes)
+
+
+def _used_by(rows: WorkingSet, key: Key) -> int:
+    row = rows[RESIDENCY].get(key)
+    return row.memory_bytes if row is not None else 0
+
+
+def _add_use(rows: WorkingSet, recorded: Recorded, change_bytes: int) -> None:
+    """Adding up what changed, not all there is: a node may hold hundreds of versions."""
     node = rows[NODES].get((recorded.entity.tenant, recorded.entity.id))
     if node is None:
         return
-    used = sum(row.memory_bytes for row in rows[RESIDENCY].matching((recorded.entity.id,)))
     rows[NODES].put(
-        replace(node, memory_used_bytes=used, position=recorded.position, updated_at=recorded.time)
+        replace(
+            node,
+            memory_used_bytes=node.memory_used_bytes + change_bytes,
+            position=recorded.position,
+            updated_at=recorded.time,
+        )
     )
 
 

@@ -1,4 +1,4 @@
-"""A long, plausible log: teams that register, swap and roll back, on a few nodes, for weeks."""
+"""A long, plausible log: teams that register, swap and roll back, each on a node, for weeks."""
 
 from __future__ import annotations
 
@@ -27,8 +27,6 @@ _MODELS: Final = 20
 """Per tenant, each behind one endpoint."""
 _VERSIONS: Final = 8
 """Per model; older ones leave the node."""
-_NODE: Final = EntityId("system", "node", "n1")
-
 Step = tuple[EntityId, Event]
 
 
@@ -47,22 +45,23 @@ def history(events: int) -> Iterator[Recorded]:
 
 
 def _steps() -> Iterator[Step]:
-    yield _NODE, NodeJoined(memory_budget_bytes=1 << 40, runtimes=("echo",))
     for number in itertools.count(1):
         tenant = f"team-{number}"
         yield EntityId(tenant, "tenant", tenant), TenantCreated(name=tenant)
+        node = EntityId("system", "node", f"node-of-{tenant}")
+        yield node, NodeJoined(memory_budget_bytes=1 << 40, runtimes=("echo",))
         for model in range(_MODELS):
-            yield from _model(tenant, f"model-{model}")
+            yield from _model(node, tenant, f"model-{model}")
 
 
-def _model(tenant: str, name: str) -> Iterator[Step]:
+def _model(node: EntityId, tenant: str, name: str) -> Iterator[Step]:
     model = EntityId(tenant, "model", name)
     yield model, ModelRegistered(name=name, description="classifies", labels={"team": tenant})
     for minor in range(_VERSIONS):
-        yield from _version(model, minor)
+        yield from _version(node, model, minor)
 
 
-def _version(model: EntityId, minor: int) -> Iterator[Step]:
+def _version(node: EntityId, model: EntityId, minor: int) -> Iterator[Step]:
     """A version is registered, loaded, given a share, all, and now and then taken back."""
     version, before = f"1.{minor}.0", f"1.{minor - 1}.0"
     ref = VersionRef(model.tenant, model.id, version)
@@ -78,7 +77,7 @@ def _version(model: EntityId, minor: int) -> Iterator[Step]:
             metrics={"accuracy": 0.9},
         ),
     )
-    yield _NODE, VersionLoaded(version=ref, memory_bytes=100_000, load_ms=12.5)
+    yield node, VersionLoaded(version=ref, memory_bytes=100_000, load_ms=12.5)
     if not minor:
         yield endpoint, EndpointCreated(model=model.id, version=version, policy=_all(version))
         return
@@ -92,7 +91,7 @@ def _version(model: EntityId, minor: int) -> Iterator[Step]:
         yield endpoint, _completed(model, before, version)
     if minor > 1:
         old = VersionRef(model.tenant, model.id, f"1.{minor - 2}.0")
-        yield _NODE, VersionUnloaded(version=old, reason="evicted")
+        yield node, VersionUnloaded(version=old, reason="evicted")
 
 
 def _all(version: str) -> Policy:
