@@ -1,0 +1,22 @@
+"""A bench so small that what it says about time means nothing."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from switchback.bench import Sizes
+
+TINY: Final = Sizes(
+    rounds=2,
+    connections=4,
+    commands=20,
+    raw_publishes=200,
+    replayed_events=300,
+    visible_commands=10,
+    routing_calls=100,
+    gateways=2,
+    switches=2,
+    inferences=20,
+    swaps=6,
+    swaps_before=2,
+)
