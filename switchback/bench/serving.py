@@ -9,15 +9,15 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 from collections.abc import Collection
 from multiprocessing.connection import Connection
 
 import msgspec
-import structlog
 import uvloop
 
 from switchback.bootstrap import write_credentials
+from switchback.collector import settle_collector
+from switchback.logs import configure_logs
 from switchback.process import Role, open_process
 from switchback.servers import Addresses
 from switchback.settings import Settings
@@ -38,10 +38,7 @@ def serve(
 ) -> None:
     """Send `Serving`; stop when the other end of the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when we stop
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    configure_logs(logging.WARNING)
     uvloop.run(_serve(settings, addresses, roles, pipe))
 
 
@@ -54,6 +51,7 @@ async def _serve(
         if process.http is not None:
             key = (await write_credentials(settings, process)).key
         port = process.http.port if process.http is not None else 0
+        settle_collector()
         pipe.send(Serving(os.getpid(), settings.host, port, key))
         asyncio.get_running_loop().add_reader(pipe.fileno(), stop.set)
         process.failure.add_done_callback(lambda _: stop.set())
