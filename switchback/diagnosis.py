@@ -15,7 +15,7 @@ import msgspec
 
 from events import EventLog, LogError, MalformedEvent, Position, connect
 from events.errors import StreamMismatch
-from projections import DatabaseError, Pool, PoolSettings
+from projections import DatabaseError, DatabaseRefused, Pool, PoolSettings
 from projections.cache import Cache
 from projections.tables import PROJECTIONS, endpoints
 from switchback.client import Credentials, CredentialsMissing
@@ -28,6 +28,7 @@ State: TypeAlias = Literal["ok", "note", "wrong"]
 MALFORMED_MAX: Final = 100
 """So many bad messages are listed; the log is not read further."""
 _GATEWAY_SECONDS: Final = 5.0
+_NO_SUCH_TABLE: Final = "42P01"
 _SKIPPED: Final = (
     "SELECT name, s.position, subject, reason FROM switchback.skipped s"
     " JOIN switchback.checkpoint USING (schema) WHERE state = 'live' ORDER BY s.position"
@@ -111,6 +112,10 @@ async def _tables(pool: Pool, head: Position | None) -> AsyncIterator[Finding]:
             "SELECT name, version, position FROM switchback.checkpoint WHERE state = 'live'"
         )
         skipped = await pool.fetch(_SKIPPED)
+    except DatabaseRefused as error:
+        missing = error.sqlstate == _NO_SUCH_TABLE
+        yield _note("tables", "none yet") if missing else _wrong("tables", str(error))
+        return
     except DatabaseError as error:
         yield _wrong("tables", str(error))
         return

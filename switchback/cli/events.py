@@ -15,7 +15,7 @@ from switchback.cli.application import app
 from switchback.cli.failures import Failed
 from switchback.cli.output import console, print_json, print_line
 from switchback.cli.progress import progress
-from switchback.cli.target import HERE, AsJson, DataDir, Target, reach, reading
+from switchback.cli.target import HERE, AsJson, DataDir, Target, reach, reading, settings_of
 from switchback.cli.telling import told
 from switchback.client import Client
 
@@ -65,6 +65,7 @@ async def export_log(file: Path, /, *, data_dir: DataDir = None, as_json: AsJson
 async def import_log(file: Path, /, *, data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Restore an export into an empty log; any other log is refused."""
     with file.open("rb") as source:
+        settings_of(data_dir).data_dir.mkdir(parents=True, exist_ok=True)
         async with reach(data_dir) as reached:
             with progress("importing", total=None) as show:
                 position = await import_events(source, reached.jetstream.events, progress=show)

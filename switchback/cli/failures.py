@@ -43,6 +43,7 @@ def _sentences(error: BaseException, whole: BaseException) -> Iterator[str]:
 def _operating() -> tuple[type[Exception], ...]:
     """What an operator can do something about. Imported when something went wrong, not before."""
     from engine.decisions.decider import Refused
+    from handlers.http.server import ServerFailed as CannotListen
     from projections import DatabaseError
     from projections.errors import CheckpointAhead, FoldFailed, UnknownProjection
     from projections.failures import ProjectionStopped
@@ -57,6 +58,7 @@ def _operating() -> tuple[type[Exception], ...]:
         SettingInvalid,
         DataDirectoryBusy,
         ServerFailed,
+        CannotListen,
         LogError,
         DatabaseError,
         Refused,

@@ -16,6 +16,7 @@ from switchback.cli.application import app
 from switchback.cli.failures import Failed
 from switchback.cli.output import console
 from switchback.cli.target import DataDir, settings_of
+from switchback.collector import settle_collector
 from switchback.logs import configure_logs
 from switchback.process import ROLES, Process, Role, open_process
 from switchback.servers import addresses, own_servers
@@ -63,7 +64,10 @@ async def serve(
         _stop_signal() as stopped,
         open_process(settings, addresses(settings), roles) as process,
     ):
-        where = f" on {process.http.url}" if process.http is not None else ""
+        where = ""
+        if process.http is not None:
+            credentials = await write_credentials(settings, process)
+            where = f" on {credentials.url}"
         console.print(f"serving {', '.join(roles)}{where}", highlight=False, soft_wrap=True)
         await _until(stopped, process)
 
@@ -78,6 +82,7 @@ def _check_external(settings: Settings) -> None:
 
 async def _until(stopped: asyncio.Event, process: Process) -> None:
     """Told to stop, or a part failed; then that is raised."""
+    settle_collector()
     waiting: asyncio.Future[Any] = asyncio.ensure_future(stopped.wait())
     await asyncio.wait({waiting, process.failure}, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()

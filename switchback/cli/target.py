@@ -94,12 +94,13 @@ async def commanding(target: Target) -> AsyncIterator[Client]:
 
 @asynccontextmanager
 async def reach(data_dir: Path | None) -> AsyncIterator[Reached]:
-    """What a data directory's servers hold, past every gateway."""
+    """What a data directory's servers hold, past every gateway. The directory must be there."""
     from events.jetstream import JetStream
     from projections import Pool, PoolSettings
     from projections.cache import Cache
 
     settings = settings_of(data_dir)
+    check_there(settings)
     async with AsyncExitStack() as stack:
         addresses = await stack.enter_async_context(reach_servers(settings))
         jetstream = await stack.enter_async_context(
@@ -131,8 +132,7 @@ async def _client(target: Target, roles: Collection[Role]) -> AsyncIterator[Clie
 async def _run_unless_running(
     settings: Settings, roles: Collection[Role], stack: AsyncExitStack
 ) -> None:
-    if not settings.data_dir.is_dir():
-        raise Failed(f"{settings.data_dir} is not there; `switchback up` makes it")
+    check_there(settings)
     try:
         addresses = await stack.enter_async_context(own_servers(settings))
     except DataDirectoryBusy:
@@ -142,6 +142,12 @@ async def _run_unless_running(
 
     process = await stack.enter_async_context(open_process(settings, addresses, roles))
     await write_credentials(settings, process)
+
+
+def check_there(settings: Settings) -> None:
+    """A mistyped directory must not become a new, empty installation."""
+    if settings.nats_url is None and not settings.data_dir.is_dir():
+        raise Failed(f"{settings.data_dir} is not there; `switchback up` makes it")
 
 
 async def _knock(url: str) -> None:
