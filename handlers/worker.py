@@ -187,7 +187,11 @@ class NodeWorker:
         while not self.announced or any(
             ref not in self._serving and ref not in self._failed for ref in self._routing.pinned
         ):
-            await self._routing.reach(self._routing.position + 1)
+            # The fold may see the announcement before the load that made it has ended.
+            if self._loading:
+                await asyncio.wait(self._loading.values())
+            else:
+                await self._routing.reach(self._routing.position + 1)
 
     async def _serve_under_lease(self) -> None:
         lease = await self._leases.acquire(f"node.{self.node_id}", holder=self._holder)
