@@ -1,7 +1,7 @@
 """What happened: events, and the log they are written to.
 
 An *event* is a fact in the past tense about one *entity*. The *log* is the ordered sequence of all
-events; a *position* is an event's place in it. Everything else in Switchback is computed from the log.
+events; a *position* is an event's place in it. All else in Switchback is computed from the log.
 
     async with connect("nats://127.0.0.1:4222") as log:
         position = await log.append(entity, [ModelRegistered(name="fraud")], expected=0)

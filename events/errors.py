@@ -1,4 +1,4 @@
-"""Everything that can go wrong between an event and the log. Each error carries both sides as data."""
+"""Everything that can go wrong between an event and the log. Errors carry both sides as data."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
 """The EventLog port: the one way to write and read events.
 
 Guarantees of every implementation (the contract suite in tests/events/test_log_contract.py holds
-each to them): an append is all or nothing; it happens only if every entity is where it was expected;
-appending the same command again returns the position of the first time, whatever happened in
-between; events of one entity have no gap and no fork; a subscription delivers every event after its
-start once, in order of position. Does not guarantee: that a read right after an append sees it on
-another replica. The conditional append makes that harmless for decisions; readers who care wait for
-a position.
+each to them): an append is all or nothing; it happens only if every entity is where it was
+expected; appending the same command again returns the position of the first time, whatever happened
+in between; events of one entity have no gap and no fork; a subscription delivers every event after
+its start once, in order of position. Does not guarantee: that a read right after an append sees it
+on another replica. The conditional append makes that harmless for decisions; readers who care wait
+for a position.
 """
 
 from __future__ import annotations

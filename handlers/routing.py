@@ -128,6 +128,14 @@ class Routing:
         """What must be resident: routed to, a rollback's target, or about to be swapped in."""
         return self._pins.keys()
 
+    def routed(self) -> frozenset[VersionRef]:
+        """What takes traffic, or copies of it."""
+        return frozenset(
+            _ref(route, version)
+            for route in self.routes.values()
+            for version in route.state.routed_versions
+        )
+
     def swapping(self) -> list[Route]:
         """The endpoints with a pending swap."""
         return [self.routes[key] for key in sorted(self._swapping)]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -141,6 +142,8 @@ class NodeWorker:
         self._residency.on_unloaded = self._depart
         self._serving: dict[VersionRef, _Serving] = {}
         self._loading: dict[VersionRef, asyncio.Task[Position]] = {}
+        self._requested: Counter[VersionRef] = Counter()
+        """Loads that somebody waits for, whether or not an endpoint needs them yet."""
         self._failed: dict[VersionRef, _Failed] = {}
 
     @property
@@ -182,16 +185,19 @@ class NodeWorker:
             await control.stop()
             await self._leave()
 
-    async def settled(self) -> None:
-        """Return once everything that endpoints need is served here, or has failed to load."""
-        while not self.announced or any(
-            ref not in self._serving and ref not in self._failed for ref in self._routing.pinned
-        ):
-            # The fold may see the announcement before the load that made it has ended.
-            if self._loading:
-                await asyncio.wait(self._loading.values())
-            else:
-                await self._routing.reach(self._routing.position + 1)
+    async def settled(self, *, within_s: float) -> bool:
+        """Whether everything that takes traffic came to be served here, or failed to load, in
+        time. What is only on its way in (a pending swap) is not waited for."""
+        try:
+            async with asyncio.timeout(within_s):
+                while not self.announced or any(
+                    ref not in self._serving and ref not in self._failed
+                    for ref in self._routing.routed()
+                ):
+                    await self._routing.reach(self._routing.position + 1)
+        except TimeoutError:
+            return False
+        return True
 
     async def _serve_under_lease(self) -> None:
         lease = await self._leases.acquire(f"node.{self.node_id}", holder=self._holder)
@@ -228,6 +234,7 @@ class NodeWorker:
                 await self._unload_all()
             elif state.status == "joined":
                 self._load_missing()
+                await self._stop_unneeded_loads()
                 await self._unload_retired()
             else:
                 raise LeaseLost(f"node.{self.node_id}", self.node_id)
@@ -239,6 +246,12 @@ class NodeWorker:
         for ref in list(self._routing.pinned):
             if ref not in self._serving and ref not in self._loading and self._may_try(ref):
                 self._load_in_background(ref)
+
+    async def _stop_unneeded_loads(self) -> None:
+        """Of swaps that were given up."""
+        pinned = self._routing.pinned
+        for ref in [r for r in self._loading if r not in pinned and r not in self._requested]:
+            await self._residency.unload(ref, "requested")
 
     def _may_try(self, ref: VersionRef) -> bool:
         failed = self._failed.get(ref)
@@ -293,10 +306,14 @@ class NodeWorker:
                 await self._routing.reach(request.position)
         except TimeoutError:
             raise RemoteFailure(subject, "unavailable", "this node is behind the log") from None
+        self._requested[request.version] += 1
         try:
             position = await asyncio.shield(self._load_in_background(request.version))
         except LoadFailed as error:
             raise RemoteFailure(subject, "runtime_failed", str(error)) from error
+        finally:
+            self._requested[request.version] -= 1
+            self._requested = +self._requested
         return msgspec.msgpack.encode(LoadReply(position=position))
 
     def _load_in_background(self, ref: VersionRef) -> asyncio.Task[Position]:

@@ -1,4 +1,4 @@
-"""The first key of a data directory: tenant `default`, all scopes, written to `credentials.json`."""
+"""The first key of a data directory: tenant `default`, all scopes, in `credentials.json`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NAMESPACE: Final = UUID("0d6c9f0e-3a57-5c0e-8a71-6b1f0a2c9d44")
 
 
 async def write_credentials(settings: Settings, process: Process) -> Credentials:
-    """Create the default tenant and its key, once for each secret, and write down where we listen."""
+    """Create the default tenant and its key, once for each secret; write down where we listen."""
     assert process.http is not None, "only a gateway has credentials"
     tenant = Metadata(command_id=_command_id("tenant", ""), time=utc_now(), actor="local")
     await process.operations.create_tenant(DEFAULT_TENANT, metadata=tenant)

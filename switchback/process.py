@@ -56,8 +56,10 @@ _log = structlog.get_logger(__name__)
 
 Role: TypeAlias = Literal["gateway", "projector", "reactor", "node"]
 ROLES: Final[tuple[Role, ...]] = ("gateway", "projector", "reactor", "node")
+VERSIONS_SECONDS: Final = 60.0
+"""How long a process waits at its start for its versions to be loaded; it goes on without them."""
 TABLES_SECONDS: Final = 10.0
-"""How long a process waits at its start for tables to be up to date; it goes on without them."""
+"""How long it then waits for the tables to be up to date; likewise."""
 KEY_PREFIX: Final = "sb_"
 SNAPSHOT_VERSION: Final = 1
 """Raise it whenever a state of engine.decisions changes its shape."""
@@ -181,7 +183,8 @@ class _Parts:
             now=utc_now,
         )
         self.run("node", worker.run())
-        await worker.settled()
+        if not await worker.settled(within_s=VERSIONS_SECONDS):
+            _log.warning("not every version is loaded yet", node=self.settings.node_id)
         return worker
 
     def operate(self, gateways: Gateways) -> Operations:
@@ -198,6 +201,7 @@ class _Parts:
                 now=utc_now,
             ),
             runtimes=frozenset(available_runtimes(self.runtimes)),
+            artifact_roots=self.runtimes.artifact_roots,
             key_secret=lambda command_id: _key(key_secret, command_id),
         )
 

@@ -1,4 +1,4 @@
-"""Every event there is, by aggregate and by type. A new aggregate is one module and one line here."""
+"""Every event there is, by aggregate and by type. An aggregate is one module, and one line here."""
 
 from __future__ import annotations
 

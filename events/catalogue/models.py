@@ -29,7 +29,7 @@ class ModelRegistered(Event, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class VersionRegistered(Event, frozen=True, kw_only=True, omit_defaults=True):
-    """An immutable build of the model. v1 had `digest` and `uri` side by side, see events.upcasts."""
+    """An immutable build of the model. v1 had no `artifact` of its own, see events.upcasts."""
 
     type: ClassVar[str] = "switchback.model.version_registered.v2"
     version: str

@@ -1,4 +1,4 @@
-"""Nodes: processes that execute versions, and what is resident on them. Entity `system/node/<id>`."""
+"""Nodes: processes that execute versions, and what each holds. Entity `system/node/<id>`."""
 
 from __future__ import annotations
 
