@@ -101,7 +101,12 @@ class Follower:
         if self._snapshots is None or self._routing.position < self._saved + SNAPSHOT_EVENTS:
             return
         self._saved = self._routing.position
-        await self._snapshots.save(self._saved, encode_snapshot(self._routing.snapshot()))
+        try:
+            encoded = encode_snapshot(self._routing.snapshot())
+        except (OverflowError, TypeError) as error:  # JSON holds more than MessagePack
+            _log.error("no snapshot: a restart folds the whole log", error=str(error))
+            return
+        await self._snapshots.save(self._saved, encoded)
 
 
 def encode_snapshot(snapshot: Snapshot) -> bytes:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 from uuid import UUID, uuid4
 
 import msgspec
@@ -24,6 +24,8 @@ from events.catalogue.models import Artifact, RuntimeName
 from events.catalogue.tenants import Quota, Scope
 from events.errors import RemoteFailure
 from handlers.http.problems import problem_of
+from handlers.http.switching import SWAP_TIMEOUT_S, SWAP_TIMEOUT_S_MAX
+from handlers.http.tenants import EXPIRES_S_MAX
 from handlers.operations import Operations
 
 _log = structlog.get_logger(__name__)
@@ -86,7 +88,7 @@ class SetPolicy(Payload, frozen=True, kw_only=True):
 class RequestSwap(Payload, frozen=True, kw_only=True):
     endpoint: str
     to: str
-    timeout_s: float = 60.0
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=SWAP_TIMEOUT_S_MAX)] = SWAP_TIMEOUT_S
 
 
 class RollBack(Payload, frozen=True, kw_only=True):
@@ -107,7 +109,7 @@ class CreateTenant(Payload, frozen=True, kw_only=True):
 
 class IssueKey(Payload, frozen=True, kw_only=True):
     scopes: tuple[Scope, ...]
-    expires_s: float | None = None
+    expires_s: Annotated[float, msgspec.Meta(gt=0, le=EXPIRES_S_MAX)] | None = None
 
 
 class RevokeKey(Payload, frozen=True, kw_only=True):

@@ -55,6 +55,8 @@ class RegisterVersion(msgspec.Struct, frozen=True, kw_only=True):
     """Fact: those `model@version` of other models that exist; `parent` at least, if it does."""
     ancestors: tuple[str, ...] = ()
     """Fact: the parent's own ancestors, as `model@version`."""
+    artifact_refused: str | None = None
+    """Fact: why no node may read the artifact where it is said to be."""
 
 
 class MoveAlias(msgspec.Struct, frozen=True, kw_only=True):
@@ -254,6 +256,8 @@ def _register_version(state: Model, command: RegisterVersion) -> Sequence[Event]
         raise RuntimeUnavailable(command.runtime, available)
     if found := registration.version_problems(registered):
         raise InvalidVersion(found)
+    if command.artifact_refused is not None:
+        raise InvalidVersion({"artifact.uri": command.artifact_refused})
     if command.parent is not None:
         _check_lineage(state, command, command.parent)
     return (registered,)

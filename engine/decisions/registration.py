@@ -88,7 +88,7 @@ def _identity(version: VersionRegistered) -> Iterator[Problem]:
     if version.parent is not None and not is_version_name(version.parent):
         yield "parent", "must be model@version"
     if version.memory_bytes is not None and not 0 < version.memory_bytes <= BYTES_MAX:
-        yield "memory_bytes", "must be above 0"
+        yield "memory_bytes", f"must be 1 to {BYTES_MAX}"
 
 
 def _artifact(artifact: Artifact | None) -> Iterator[Problem]:
@@ -105,7 +105,7 @@ def _artifact(artifact: Artifact | None) -> Iterator[Problem]:
     if not _SHA256.match(artifact.sha256):
         yield "artifact.sha256", "must be 64 lower-case hex digits"
     if not 0 <= artifact.size_bytes <= BYTES_MAX:
-        yield "artifact.size_bytes", "must be 0 or more"
+        yield "artifact.size_bytes", f"must be 0 to {BYTES_MAX}"
 
 
 def _labels(labels: Mapping[str, str]) -> Iterator[Problem]:
@@ -155,6 +155,9 @@ def _config(version: VersionRegistered) -> Iterator[Problem]:
     if len(msgspec.json.encode(version.config)) > CONFIG_BYTES_MAX:
         yield "config", f"must have at most {CONFIG_BYTES_MAX} bytes of JSON"
         return
+    if not _is_portable(version.config):
+        yield "config", "must hold no integer beyond 64 bits"
+        return
     runtime = RUNTIMES[version.runtime]
     if runtime.needs_artifact and version.artifact is None:
         yield "artifact", "is missing"
@@ -178,6 +181,15 @@ def _misfit(value: Any, type_: Any) -> str | None:
     except msgspec.ValidationError as error:
         return str(error)
     return None
+
+
+def _is_portable(config: Mapping[str, Any]) -> bool:
+    # What states are kept and sent in besides JSON is MessagePack.
+    try:
+        msgspec.msgpack.encode(config)
+    except OverflowError:
+        return False
+    return True
 
 
 def _is_shallow(config: Mapping[str, Any]) -> bool:

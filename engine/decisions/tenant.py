@@ -203,7 +203,7 @@ def _revoke_key(state: Tenant, command: RevokeKey) -> Sequence[Event]:
 def _set_quota(state: Tenant, command: SetQuota) -> Sequence[Event]:
     bounds = asdict(command.quota).items()
     if found := {
-        f"quota.{name}": f"must be 0 to {QUOTA_MAX}"
+        name: f"must be 0 to {QUOTA_MAX}"
         for name, bound in bounds
         if bound is not None and not 0 <= bound <= QUOTA_MAX
     }:

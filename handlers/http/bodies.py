@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from functools import lru_cache
 from typing import Any, Final
@@ -14,6 +15,7 @@ NESTING_LEVELS_MAX: Final = 64
 """Of a control body. Decoders recurse; what one can read, every other reader of the log must."""
 
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+_LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
 _PATH: Final = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 _NAMED: Final = re.compile(
     r"^Object (?P<what>contains unknown|missing required) field `(?P<name>[^`]*)`$"
@@ -46,6 +48,30 @@ def check_storable(body: bytes) -> None:
         raise invalid({"body": "holds the character U+0000"})
     if body.count(b"{") + body.count(b"[") > NESTING_LEVELS_MAX:
         _check_nesting(body)
+
+
+def check_integers(body: bytes) -> None:
+    """Refuse what MessagePack cannot hold: nodes and snapshots speak it. Raises Rejected."""
+    if _LONG_NUMBER.search(body):
+        try:
+            msgspec.msgpack.encode(decode(body, Any))
+        except OverflowError:
+            raise invalid({"body": "holds an integer beyond 64 bits"}) from None
+        except RecursionError:
+            raise invalid({"body": "nested too deeply"}) from None
+
+
+def check_members(body: bytes) -> None:
+    """Refuse JSON that says a member twice: readers differ in which they take. Raises Rejected."""
+    json.loads(body, object_pairs_hook=_once, parse_int=str, parse_float=str)
+
+
+def _once(members: list[tuple[str, Any]]) -> None:
+    seen: set[str] = set()
+    for name, _ in members:
+        if name in seen:
+            raise invalid({name[:80]: "occurs twice"})
+        seen.add(name)
 
 
 def _check_nesting(body: bytes) -> None:

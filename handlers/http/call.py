@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any, Final, TypeVar, cast
 from uuid import UUID, uuid4, uuid5
 
@@ -11,7 +12,7 @@ import msgspec
 from litestar import Request, Response
 
 from events import Metadata, Position
-from handlers.http.bodies import check_storable, decode
+from handlers.http.bodies import check_integers, check_members, check_storable, decode
 from handlers.http.front import FRONT, Front
 from handlers.http.ports import Operations, Principal
 from projections import StalePosition
@@ -68,11 +69,11 @@ class Call(Request[Any, Any, Any]):
         """The least position a read must reflect; 0 when the client does not care."""
         return self.caller.min_position
 
-    def metadata(self) -> Metadata:
+    async def metadata(self) -> Metadata:
         """Of the one command this request is."""
         caller = self.caller
         return Metadata(
-            command_id=self._command_id(caller),
+            command_id=await self._command_id(caller),
             time=datetime.now(UTC),
             actor=f"key:{caller.principal.key_id}",
             traceparent=caller.traceparent,
@@ -91,14 +92,20 @@ class Call(Request[Any, Any, Any]):
         body = await self.body()
         field = self.route_handler.parsed_data_field
         assert field is not None, "only handlers with `data` ask for a body"
-        if self.route_handler.opt.get("stored", True):
-            check_storable(body)
-        return decode(body, field.annotation)
+        check_integers(body)
+        if not self.route_handler.opt.get("stored", True):
+            return decode(body, field.annotation)
+        check_storable(body)
+        decoded = decode(body, field.annotation)
+        check_members(body)
+        return decoded
 
-    def _command_id(self, caller: Caller) -> UUID:
+    async def _command_id(self, caller: Caller) -> UUID:
+        """Another body is another command: the first answer would tell it a lie."""
         if caller.idempotency_key is None:
             return uuid4()
-        parts = (caller.tenant, self.method, caller.path, caller.idempotency_key)
+        digest = sha256(await self.body()).hexdigest()
+        parts = (caller.tenant, self.method, caller.path, caller.idempotency_key, digest)
         return uuid5(_COMMANDS, "\n".join(parts))
 
 

@@ -11,13 +11,13 @@ from litestar.params import JSONBody
 from events.catalogue.endpoints import Policy, Severity
 from handlers.http.access import needs
 from handlers.http.call import Call, done
-from handlers.http.parameters import LIMIT_DEFAULT, AfterName, Limit, Moment, Name, moment
+from handlers.http.parameters import LIMIT_DEFAULT, AfterName, Limit, Moment, Name, Named, moment
 from handlers.http.problems import not_found
 from projections.results import Alert, Endpoint, Page
 
 
 class CreateEndpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    model: str
+    model: Named
     version: str
 
 
@@ -37,7 +37,7 @@ async def create_endpoint(
         endpoint=endpoint,
         model=data.model,
         version=data.version,
-        metadata=request.metadata(),
+        metadata=await request.metadata(),
     )
     return done(made, position=applied.position, status=201 if applied.changed else 200)
 
@@ -79,7 +79,7 @@ async def get_endpoint(request: Call, endpoint: Name, at: Moment = None) -> Endp
 async def set_policy(request: Call, endpoint: Name, data: JSONBody[Policy]) -> Response[Endpoint]:
     """Replace the policy."""
     changed = await request.operations.set_policy(
-        request.tenant, endpoint=endpoint, policy=data, metadata=request.metadata()
+        request.tenant, endpoint=endpoint, policy=data, metadata=await request.metadata()
     )
     return done(changed, position=changed.position)
 
@@ -93,7 +93,7 @@ async def raise_alert(request: Call, endpoint: Name, data: JSONBody[RaiseAlert])
         kind=data.kind,
         severity=data.severity,
         detail=data.detail,
-        metadata=request.metadata(),
+        metadata=await request.metadata(),
     )
     return done(raised, position=raised.position, status=201)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from litestar import get
 from litestar.params import HeaderParameter, QueryParameter
 
-from events import EntityId
+from events import EntityId, InvalidIdentifier
 from events.codec import CloudEvent
 from handlers.http.access import needs
 from handlers.http.call import Call
@@ -54,13 +54,16 @@ async def stream_events(
 
 
 def _entity(tenant: str, name: str | None) -> EntityId | None:
-    """Raises Rejected, or InvalidIdentifier, which is answered as `invalid` too."""
+    """Raises Rejected."""
     if name is None:
         return None
     aggregate, slash, id_ = name.partition("/")
     if not slash or aggregate == "traffic":
         raise invalid({"entity": "not <aggregate>/<id> of an aggregate on the event log"})
-    return EntityId(tenant, aggregate, id_)
+    try:
+        return EntityId(tenant, aggregate, id_)
+    except InvalidIdentifier as error:
+        raise invalid({"entity": str(error)}) from None
 
 
 def _position(text: str) -> int:

@@ -24,6 +24,11 @@ from handlers.http.problems import Rejected, invalid, not_found
 
 IDEMPOTENCY_KEY_CHARS_MAX: Final = 255
 _POSITION_DIGITS_MAX: Final = 18
+_ONCE: Final = {
+    b"authorization": "Authorization",
+    b"idempotency-key": "Idempotency-Key",
+    b"switchback-min-position": "Switchback-Min-Position",
+}
 _TENANT_PREFIX: Final = "/api/v1/tenants/"
 
 
@@ -55,12 +60,12 @@ class Gate:
         await self._app(scope, receive, send)
 
     def _admit(self, scope: HTTPScope, access: Access) -> Caller:
-        headers = dict(scope["headers"])
+        headers = _headers(scope)
         principal = self._authenticate(headers.get(b"authorization", b""))
         named = scope["path_params"].get("tenant")
         tenant = principal.tenant if named is None else str(named)
         _authorize(principal, tenant, access)
-        if tenant not in (principal.tenant, SYSTEM_TENANT) and not self._exists(tenant):
+        if tenant != principal.tenant and not self._exists(tenant, scope["method"]):
             raise not_found("tenant", tenant[:80])
         return Caller(
             principal=principal,
@@ -80,8 +85,9 @@ class Gate:
             raise Rejected("unauthenticated", "the key is unknown, revoked or expired")
         return principal
 
-    def _exists(self, tenant: str) -> bool:
-        return self._tenants.exists(tenant)
+    def _exists(self, tenant: str, method: str) -> bool:
+        """The reserved tenant has a history to read, and nothing of anybody's in it."""
+        return self._tenants.exists(tenant) or (tenant == SYSTEM_TENANT and method == "GET")
 
 
 def _authorize(principal: Principal, tenant: str, access: Access) -> None:
@@ -91,6 +97,16 @@ def _authorize(principal: Principal, tenant: str, access: Access) -> None:
         raise Rejected("forbidden", "the key belongs to another tenant")
     if access not in principal.scopes:
         raise Rejected("forbidden", f"the key lacks the scope {access!r}")
+
+
+def _headers(scope: HTTPScope) -> dict[bytes, bytes]:
+    """Of those that the gate reads, which may occur once. Raises Rejected."""
+    found: dict[bytes, bytes] = {}
+    for name, value in scope["headers"]:
+        if name in found and name in _ONCE:
+            raise invalid({_ONCE[name]: "occurs twice"})
+        found[name] = value
+    return found
 
 
 def _within_tenant(path: str, named: object) -> str:

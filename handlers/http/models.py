@@ -17,13 +17,14 @@ from handlers.http.parameters import (
     AfterPosition,
     Limit,
     Name,
+    Named,
 )
 from handlers.http.problems import not_found
 from projections.results import Alias, AliasMove, Model, Page
 
 
 class RegisterModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    name: str
+    name: Named
     description: str = ""
     labels: dict[str, str] = {}
 
@@ -48,7 +49,7 @@ async def register_model(request: Call, data: JSONBody[RegisterModel]) -> Respon
         model=data.name,
         description=data.description,
         labels=data.labels,
-        metadata=request.metadata(),
+        metadata=await request.metadata(),
     )
     answer = RegisteredModel(
         name=data.name,
@@ -87,7 +88,11 @@ async def move_alias(
 ) -> Response[Alias]:
     """Point an alias at a version."""
     moved = await request.operations.move_alias(
-        request.tenant, model=model, alias=alias, version=data.version, metadata=request.metadata()
+        request.tenant,
+        model=model,
+        alias=alias,
+        version=data.version,
+        metadata=await request.metadata(),
     )
     return done(moved, position=moved.position)
 

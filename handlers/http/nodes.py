@@ -54,7 +54,7 @@ async def drain_node(
 ) -> Response[DrainingNode]:
     """Let a node finish what it has and take nothing new. All tenants feel it: scope `admin`."""
     applied = await request.operations.drain_node(
-        node=node, reason=data.reason, metadata=request.metadata()
+        node=node, reason=data.reason, metadata=await request.metadata()
     )
     answer = DrainingNode(id=node, state="draining", position=applied.position)
     return done(answer, position=applied.position)

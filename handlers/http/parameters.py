@@ -10,7 +10,7 @@ from litestar.params import PathParameter, QueryParameter
 
 from handlers.http.bodies import decode
 from handlers.http.ports import At
-from handlers.http.problems import invalid
+from handlers.http.problems import Rejected, invalid
 
 POSITION_MAX: Final = 2**63 - 1
 NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}(?!\n)$"
@@ -21,9 +21,14 @@ Name: TypeAlias = Annotated[str, PathParameter(pattern=NAME_PATTERN)]
 VersionName: TypeAlias = Annotated[
     str, PathParameter(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}(?!\n)$")
 ]
+Named: TypeAlias = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN)]
+"""A `Name` in a body."""
 Limit: TypeAlias = Annotated[int, QueryParameter(ge=1, le=1000)]
 AfterName: TypeAlias = Annotated[
-    str, QueryParameter(max_length=64, description="`next` of the page before.")
+    str,
+    QueryParameter(
+        pattern=r"^[A-Za-z0-9._+-]{0,64}(?!\n)$", description="`next` of the page before."
+    ),
 ]
 AfterPosition: TypeAlias = Annotated[int, QueryParameter(ge=0, le=POSITION_MAX)]
 RoutingKey: TypeAlias = Annotated[str, QueryParameter(max_length=1024)]
@@ -49,7 +54,10 @@ def attributes(text: str | None) -> dict[str, str]:
     """Request attributes as a JSON object of strings. Raises Rejected."""
     if text is None:
         return {}
-    found: dict[str, str] = decode(text.encode("utf-8", "replace"), dict[str, str])
+    try:
+        found: dict[str, str] = decode(text.encode("utf-8", "replace"), dict[str, str])
+    except Rejected as error:
+        raise invalid({"attributes": f"not a JSON object of strings: {error}"}) from None
     return found
 
 

@@ -133,6 +133,9 @@ def _classify(error: Exception) -> tuple[str, str, Mapping[str, str] | None]:
             return "too_large", str(error), None
         case log_errors.WrongExpectedPosition():
             return "conflict", str(error), None
+        case log_errors.MalformedEvent():
+            # Not `unavailable`: it stays so until somebody has looked, and clients try that again.
+            return "conflict", str(error), None
         case log_errors.RequestTimeout():
             return "timeout", str(error), None
         case log_errors.LogUnavailable() | log_errors.NoResponders():
@@ -170,6 +173,7 @@ def _classify_http(error: HTTPException) -> tuple[str, str, Mapping[str, str] | 
             return "invalid", "method not allowed", {"method": f"not one of {allowed}"}
         case ValidationException():
             wrong = dict(_wrong(entry) for entry in _messages(error.extra))
+            wrong = wrong or {"request": error.detail}
             return "invalid", "; ".join(f"{k}: {v}" for k, v in wrong.items()), wrong
         case _:
             code = _CODE_OF_STATUS.get(error.status_code, "internal")

@@ -44,7 +44,7 @@ async def swap(
         endpoint=endpoint,
         to=data.to,
         timeout_s=data.timeout_s,
-        metadata=request.metadata(),
+        metadata=await request.metadata(),
     )
     if not wait:
         return done(asked, position=asked.position, status=202)
@@ -61,7 +61,7 @@ async def roll_back(
 ) -> Response[RollbackView]:
     """Return to the last good version; answers when every live gateway has applied it."""
     rolled_back = await request.operations.rollback(
-        request.tenant, endpoint=endpoint, reason=data.reason, metadata=request.metadata()
+        request.tenant, endpoint=endpoint, reason=data.reason, metadata=await request.metadata()
     )
     return done(rolled_back, position=rolled_back.position)
 

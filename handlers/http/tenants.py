@@ -13,7 +13,7 @@ from events import Position
 from events.catalogue.tenants import Quota, Scope
 from handlers.http.access import needs
 from handlers.http.call import Call, done
-from handlers.http.parameters import LIMIT_DEFAULT, AfterName, Limit, Name
+from handlers.http.parameters import LIMIT_DEFAULT, AfterName, Limit, Name, Named
 from handlers.http.problems import not_found
 from handlers.http.views import IssuedKey
 from projections.results import Key, Page, Tenant
@@ -22,7 +22,7 @@ EXPIRES_S_MAX: Final = 100 * 366 * 86_400
 
 
 class CreateTenant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    name: str
+    name: Named
 
 
 class CreatedTenant(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +50,7 @@ class SetQuota(msgspec.Struct, frozen=True, kw_only=True):
 @post("/tenants", status_code=201, **needs("admin", also=200))
 async def create_tenant(request: Call, data: JSONBody[CreateTenant]) -> Response[CreatedTenant]:
     """Create a tenant: 201, or 200 if it exists."""
-    applied = await request.operations.create_tenant(data.name, metadata=request.metadata())
+    applied = await request.operations.create_tenant(data.name, metadata=await request.metadata())
     answer = CreatedTenant(id=data.name, name=data.name, position=applied.position)
     return done(answer, position=applied.position, status=201 if applied.changed else 200)
 
@@ -67,7 +67,7 @@ async def get_tenant(request: Call) -> Tenant:
 @post("/keys", status_code=201, **needs("admin"))
 async def issue_key(request: Call, data: JSONBody[IssueKey]) -> Response[IssuedKey]:
     """Issue a key. `key` is shown this once; only its digest is kept."""
-    metadata = request.metadata()
+    metadata = await request.metadata()
     expires_at = None
     if data.expires_s is not None:
         expires_at = metadata.time + timedelta(seconds=data.expires_s)
@@ -91,7 +91,7 @@ async def list_keys(
 async def revoke_key(request: Call, key: Name) -> Response[RevokedKey]:
     """Revoke a key for good."""
     applied = await request.operations.revoke_key(
-        request.tenant, key_id=key, metadata=request.metadata()
+        request.tenant, key_id=key, metadata=await request.metadata()
     )
     return done(RevokedKey(id=key, position=applied.position), position=applied.position)
 
@@ -100,7 +100,7 @@ async def revoke_key(request: Call, key: Name) -> Response[RevokedKey]:
 async def set_quota(request: Call, data: JSONBody[Quota]) -> Response[SetQuota]:
     """Replace the tenant's quota; absent members are unbounded."""
     applied = await request.operations.set_quota(
-        request.tenant, quota=data, metadata=request.metadata()
+        request.tenant, quota=data, metadata=await request.metadata()
     )
     return done(SetQuota(quota=data, position=applied.position), position=applied.position)
 

@@ -72,7 +72,7 @@ async def register_version(
         memory_bytes=data.memory_bytes,
         labels=data.labels,
         metrics=data.metrics,
-        metadata=request.metadata(),
+        metadata=await request.metadata(),
     )
     status = 201 if applied.changed else 200
     return done(_registered(model, data, applied), position=applied.position, status=status)
@@ -119,7 +119,7 @@ async def retire_version(
 ) -> Response[RetiredVersion]:
     """Take a version out of use; refused while an endpoint routes to it."""
     applied = await request.operations.retire_version(
-        request.tenant, model=model, version=version, metadata=request.metadata()
+        request.tenant, model=model, version=version, metadata=await request.metadata()
     )
     answer = RetiredVersion(
         model=model, version=version, state="retired", position=applied.position

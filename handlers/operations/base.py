@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -26,6 +27,7 @@ class OperationsBase:
         gateways: Gateways,
         questions: Questions,
         runtimes: frozenset[str],
+        artifact_roots: tuple[Path, ...],
         key_secret: Callable[[UUID], str],
     ) -> None:
         self._routing = routing
@@ -34,6 +36,7 @@ class OperationsBase:
         self._gateways = gateways
         self._questions = questions
         self._runtimes = runtimes
+        self._artifact_roots = artifact_roots
         self._key_secret = key_secret
         """Command id -> the secret of the key it issues, so that a repeat shows the same one."""
 

@@ -13,10 +13,9 @@ from typing import Final
 
 from engine.decisions import endpoint as endpoints
 from engine.decisions import model as models
-from engine.decisions.decider import Conflict
 from engine.decisions.policy import mentions
 from events import EntityId, Metadata, Position
-from events.catalogue.endpoints import Policy, RolledBack, Severity
+from events.catalogue.endpoints import Policy, RolledBack, Severity, SwapCompleted, SwapFailed
 from events.catalogue.nodes import VersionRef
 from handlers.commands import Contended, Outcome
 from handlers.http.views import Applied, Explanation, RollbackView
@@ -26,10 +25,6 @@ from projections import results
 
 ROLLBACK_ATTEMPTS_MAX: Final = 20
 """A rollback wins also against writers that are faster every time."""
-
-
-class SwapForgotten(Conflict):
-    """Another swap has begun since: this one's end is in the endpoint's history."""
 
 
 class EndpointOperations(OperationsBase):
@@ -88,18 +83,16 @@ class EndpointOperations(OperationsBase):
         )
 
     async def swap_ended(self, tenant: str, *, endpoint: str, swap_id: str) -> results.Swap:
-        """Wait until the swap has completed or failed, as every live gateway sees it.
-
-        Raises SwapForgotten.
-        """
+        """Wait until the swap has completed or failed, as every live gateway sees it."""
         while True:
             position = self._routing.position
-            view = await self.endpoint_at(tenant, endpoint=endpoint, at=None)
-            if view.swap is None or view.swap.id != swap_id:
-                raise SwapForgotten(f"swap {swap_id} is not the endpoint's latest")
-            if view.swap.state != "requested":
-                await self._gateways.applied(view.swap.position)
-                return view.swap
+            for recorded in await self._questions.history(tenant, endpoint=endpoint, at=None):
+                event = recorded.event
+                if isinstance(event, SwapCompleted | SwapFailed) and event.swap_id == swap_id:
+                    await self._gateways.applied(recorded.position)
+                    ended = await self.endpoint_at(tenant, endpoint=endpoint, at=recorded.position)
+                    assert ended.swap is not None, "a swap that ended is shown until the next"
+                    return ended.swap
             await self._routing.reach(position + 1)
 
     async def rollback(

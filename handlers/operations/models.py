@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
 from engine.decisions import model as models
+from engine.runtimes import ArtifactRefused, resolve_artifact
 from events import EntityId, Event, InvalidIdentifier, Metadata, Position
 from events.catalogue.models import Artifact, VersionRegistered
 from events.catalogue.nodes import VersionRef
@@ -67,6 +69,7 @@ class ModelOperations(OperationsBase):
             runtimes=self._runtimes,
             known_parents=frozenset(lineage[:1]),
             ancestors=lineage[1:],
+            artifact_refused=await asyncio.to_thread(self._refused, artifact),
         )
         outcome = await self._on_model(tenant, model, command, metadata)
         state = _existing(outcome)
@@ -108,6 +111,16 @@ class ModelOperations(OperationsBase):
             if recorded.event == event:
                 return recorded.position
         return outcome.position
+
+    def _refused(self, artifact: Artifact | None) -> str | None:
+        """Why the artifact's place is none that versions may come from. Looks at the files."""
+        if artifact is None:
+            return None
+        try:
+            resolve_artifact(artifact.uri, self._artifact_roots)
+        except ArtifactRefused as error:
+            return str(error)
+        return None
 
     async def _lineage(self, tenant: str, version: str | None) -> tuple[str, ...]:
         """`version`, if it is registered, and all it was made from, nearest first."""

@@ -8,6 +8,7 @@ from datetime import datetime
 from engine.decisions import tenant as tenants
 from events import EntityId, Metadata
 from events.catalogue.tenants import Quota, Scope
+from handlers.commands import Outcome
 from handlers.http.views import Applied, IssuedKey
 from handlers.keys import digest
 from handlers.operations.base import OperationsBase, applied
@@ -33,13 +34,15 @@ class TenantOperations(OperationsBase):
             scopes=tuple(scopes),
             expires_at=expires_at,
         )
-        done = await self._on_tenant(tenant, issue, metadata)
+        outcome = await self._handle_on_tenant(tenant, issue, metadata)
+        assert outcome.state is not None, "a key that was not refused belongs to a tenant"
+        issued = outcome.state.keys[issue.key_id]
         return IssuedKey(
-            position=done.position,
+            position=outcome.position,
             id=issue.key_id,
             key=secret,
-            scopes=tuple(scopes),
-            expires_at=expires_at,
+            scopes=issued.scopes,
+            expires_at=issued.expires_at,
         )
 
     async def revoke_key(self, tenant: str, *, key_id: str, metadata: Metadata) -> Applied:
@@ -51,7 +54,12 @@ class TenantOperations(OperationsBase):
     async def _on_tenant(
         self, tenant: str, command: tenants.Command, metadata: Metadata
     ) -> Applied:
+        return applied(await self._handle_on_tenant(tenant, command, metadata))
+
+    async def _handle_on_tenant(
+        self, tenant: str, command: tenants.Command, metadata: Metadata
+    ) -> Outcome[tenants.State]:
         entity = EntityId(tenant, "tenant", tenant)
         outcome = await self._commands.handle(tenants.DECIDER, entity, command, metadata=metadata)
         await self._gateways.applied(outcome.position)
-        return applied(outcome)
+        return outcome

@@ -117,7 +117,7 @@ def test_a_quota_is_set_once(given: Given) -> None:
 def test_a_bound_that_makes_no_sense_is_refused(given: Given, bound: int) -> None:
     outcome = given(DECIDER, [CREATED]).when(SetQuota(quota=Quota(endpoints_max=bound)))
     outcome.refused(InvalidQuota)
-    assert list(outcome.fields) == ["quota.endpoints_max"]
+    assert list(outcome.fields) == ["endpoints_max"]
 
 
 def test_the_state_keeps_who_may_do_what(given: Given) -> None:
