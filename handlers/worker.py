@@ -81,13 +81,12 @@ class LoadReply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Serving:
-    """A version that is announced."""
+    """A version that answers requests."""
 
-    def __init__(
-        self, service: Service, position: Position, memory_bytes: int, load_ms: float
-    ) -> None:
+    def __init__(self, service: Service, memory_bytes: int, load_ms: float) -> None:
         self.service = service
-        self.position = position
+        self.position: Position = 0
+        """Of the announcement; 0 until it is on the log."""
         self.memory_bytes = memory_bytes
         self.load_ms = load_ms
 
@@ -294,8 +293,7 @@ class NodeWorker:
         if serving is None:
             return
         if reason == "crashed":
-            retry_at = time.monotonic() + CRASHED_SECONDS
-            self._failed[ref] = _Failed(self._routing.position, retry_at)
+            self._note_failure(ref, CRASHED_SECONDS)
         await serving.service.stop()
         await self._report(node.ReportUnloaded(version=ref, reason=reason))
 
@@ -326,7 +324,7 @@ class NodeWorker:
     def _loaded(self, ref: VersionRef, task: asyncio.Task[Position]) -> None:
         del self._loading[ref]
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._failed[ref] = _Failed(self._routing.position, time.monotonic() + RELOAD_SECONDS)
+            self._note_failure(ref, RELOAD_SECONDS)
             _log.warning("load failed", node=self.node_id, version=str(ref), error=str(error))
 
     async def _load(self, ref: VersionRef) -> Position:
@@ -336,6 +334,7 @@ class NodeWorker:
         try:
             loaded = await self._residency.ensure(ref, self._registration(ref))
         except LoadFailed as error:
+            self._note_failure(ref, RELOAD_SECONDS)
             await self._report(
                 node.ReportLoadFailed(version=ref, reason=error.reason, detail=error.detail)
             )
@@ -343,12 +342,23 @@ class NodeWorker:
         service = await self._bus.serve(
             subject_of(ref), lambda _, payload: self._handle_inference(ref, payload), queue=QUEUE
         )
-        position = await self._report(
-            node.ReportLoaded(version=ref, memory_bytes=loaded.memory_bytes, load_ms=loaded.load_ms)
-        )
-        self._serving[ref] = _Serving(service, position, loaded.memory_bytes, loaded.load_ms)
+        # Before it is announced: whoever waits for the announcement finds it served.
+        serving = self._serving[ref] = _Serving(service, loaded.memory_bytes, loaded.load_ms)
         self._failed.pop(ref, None)
-        return position
+        try:
+            serving.position = await self._report(
+                node.ReportLoaded(
+                    version=ref, memory_bytes=loaded.memory_bytes, load_ms=loaded.load_ms
+                )
+            )
+        except BaseException:
+            del self._serving[ref]
+            await service.stop()
+            raise
+        return serving.position
+
+    def _note_failure(self, ref: VersionRef, retry_s: float) -> None:
+        self._failed[ref] = _Failed(self._routing.position, time.monotonic() + retry_s)
 
     def _registration(self, ref: VersionRef) -> VersionRegistered:
         state = self._routing.models.get((ref.tenant, ref.model))
