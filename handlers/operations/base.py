@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
+from engine.decisions.decider import Conflict
+from events.catalogue.tenants import Quota
 from handlers.commands import CommandHandler, Outcome
 from handlers.gateways import Gateways
 from handlers.http.views import Applied
@@ -39,6 +41,29 @@ class OperationsBase:
         self._artifact_roots = artifact_roots
         self._key_secret = key_secret
         """Command id -> the secret of the key it issues, so that a repeat shows the same one."""
+
+    def _check_quota(self, tenant: str, what: Literal["models", "endpoints"], name: str) -> None:
+        """Raises QuotaReached, unless `name` exists already."""
+        quota = self._routing.keyring.quota(tenant) or Quota()
+        limit, known = (
+            (quota.models_max, self._routing.models.keys())
+            if what == "models"
+            else (quota.endpoints_max, self._routing.routes.keys())
+        )
+        if limit is None or (tenant, name) in known:
+            return
+        if sum(owner == tenant for owner, _ in known) >= limit:
+            raise QuotaReached(what, limit)
+
+
+class QuotaReached(Conflict):
+    """The tenant has as many as its quota allows. Counted by this process's fold of the log, so
+    several gateways at once may let a few more pass."""
+
+    def __init__(self, what: str, limit: int) -> None:
+        super().__init__(f"the quota of {limit} {what} is reached")
+        self.what = what
+        self.limit = limit
 
 
 def applied(outcome: Outcome[Any]) -> Applied:

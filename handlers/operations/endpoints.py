@@ -31,6 +31,7 @@ class EndpointOperations(OperationsBase):
     async def create_endpoint(
         self, tenant: str, *, endpoint: str, model: str, version: str, metadata: Metadata
     ) -> tuple[Applied, results.Endpoint]:
+        self._check_quota(tenant, "endpoints", endpoint)
         registered = await self._prepare(tenant, model, {version})
         command = endpoints.CreateEndpoint(
             model=model,

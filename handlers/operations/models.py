@@ -30,7 +30,8 @@ class ModelOperations(OperationsBase):
         labels: Mapping[str, str],
         metadata: Metadata,
     ) -> ModelApplied:
-        """Registered already: the first position."""
+        """Registered already: the first position. Raises QuotaReached too."""
+        self._check_quota(tenant, "models", model)
         command = models.RegisterModel(name=model, description=description, labels=dict(labels))
         outcome = await self._on_model(tenant, model, command, metadata)
         state = _existing(outcome)
