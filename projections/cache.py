@@ -186,7 +186,7 @@ class Cache:
             await asyncio.sleep(KEEP_SECONDS)
 
     async def close(self) -> None:
-        await self._redis.aclose()
+        await self._redis.aclose(close_connection_pool=True)  # a pool that was passed in stays open
 
     def _is_behind(self, key: str, state: bytes) -> bool:
         """Whether this process has itself applied more than the entries reflect."""
