@@ -10,11 +10,13 @@ from uuid import UUID, uuid4, uuid5
 
 import msgspec
 from litestar import Request, Response
+from litestar.exceptions import InternalServerException
 
 from events import Metadata, Position
 from handlers.http.bodies import check_integers, check_members, check_storable, decode
 from handlers.http.front import FRONT, Front
 from handlers.http.ports import Operations, Principal
+from handlers.http.problems import invalid
 from projections import StalePosition
 from projections.queries import Queries
 
@@ -86,6 +88,13 @@ class Call(Request[Any, Any, Any]):
             actual = await self.front.services.log.position()
             if actual < wanted:
                 raise StalePosition(wanted, actual)
+
+    async def body(self) -> bytes:
+        """Raises Rejected when the client ends it early or frames it wrongly."""
+        try:
+            return await super().body()
+        except InternalServerException:
+            raise invalid({"body": "ends before it is complete"}) from None
 
     async def json(self) -> Any:
         """The body in the type the handler's `data` is annotated with. Raises Rejected."""
