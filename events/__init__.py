@@ -8,6 +8,7 @@ events; a *position* is an event's place in it. All else in Switchback is comput
         async for recorded in log.subscribe("evt.acme.model.>", after=position): ...
 """
 
+from events.connecting import connect
 from events.errors import (
     AppendOutcomeUnknown,
     InvalidIdentifier,
@@ -26,7 +27,7 @@ from events.event import (
     Position,
     Recorded,
 )
-from events.log import EventLog, connect
+from events.log import EventLog
 
 __all__ = [
     "UNCHECKED",

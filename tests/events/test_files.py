@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from events import EventLog, LogUnavailable, MalformedEvent, Metadata
+from events.connecting import connect
 from events.files import FileLog, export_events, import_events, open_file_log
-from events.log import connect
 from events.memory import MemoryLog
 from tests.events.examples import FRAUD, SPAM, first, history, moved, registered
 

@@ -1,0 +1,210 @@
+"""The versions of one node: loaded when they are needed, served, announced, let go.
+
+Guarantees: a version answers on its subject before it is announced on the log, and stops before its
+absence is; one load per version at a time; a failed load of a version that endpoints need is tried
+again after a while, or at once when a new swap asks for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Final, NamedTuple, TypeAlias
+
+import structlog
+
+from engine.decisions import node
+from engine.runtimes import LoadFailed, Residency
+from events import Position
+from events.bus import Bus, Service
+from events.catalogue.models import VersionRegistered
+from events.catalogue.nodes import VersionRef
+from handlers.executions import QUEUE, subject_of
+from handlers.routing import Routing
+
+_log = structlog.get_logger(__name__)
+
+RELOAD_SECONDS: Final = 5.0
+"""After a failed load, before a version that endpoints need is tried again."""
+CRASHED_SECONDS: Final = 0.5
+"""After a crash, likewise."""
+REPORTED_CHANGE: Final = 0.1
+"""A measured size that differs by more than this share is reported again."""
+
+Report: TypeAlias = Callable[[node.Command], Awaitable[Position]]
+"""Puts what the node has to say on the log; where it stands."""
+Answer: TypeAlias = Callable[[VersionRef, bytes], Awaitable[bytes]]
+"""Answers an encoded request to a version."""
+
+
+class _Serving:
+    """A version that answers requests."""
+
+    def __init__(self, service: Service, memory_bytes: int, load_ms: float) -> None:
+        self.service = service
+        self.position: Position = 0
+        """Of the announcement; 0 until it is on the log."""
+        self.memory_bytes = memory_bytes
+        self.load_ms = load_ms
+
+    def is_off(self, memory_bytes: int) -> bool:
+        """Whether the announced size is no longer about right."""
+        return abs(memory_bytes - self.memory_bytes) > REPORTED_CHANGE * self.memory_bytes
+
+
+class _Failed(NamedTuple):
+    """A load that failed, or a version that crashed."""
+
+    position: Position
+    retry_at: float
+    """By the monotonic clock."""
+
+
+class Loader:
+    """Keeps a residency in step with what endpoints need."""
+
+    def __init__(
+        self, *, routing: Routing, bus: Bus, residency: Residency, report: Report, answer: Answer
+    ) -> None:
+        self._routing = routing
+        self._bus = bus
+        self._residency = residency
+        self._report = report
+        self._answer = answer
+        self._serving: dict[VersionRef, _Serving] = {}
+        self._loading: dict[VersionRef, asyncio.Task[Position]] = {}
+        self._failed: dict[VersionRef, _Failed] = {}
+        self._requested: Counter[VersionRef] = Counter()
+        """Loads that somebody waits for, whether or not an endpoint needs them yet."""
+        residency.on_unloaded = self._depart
+
+    def is_decided(self, ref: VersionRef) -> bool:
+        """Whether the version is served here, or has failed to load."""
+        return ref in self._serving or ref in self._failed
+
+    async def load(self, ref: VersionRef) -> Position:
+        """Have it served; where that is announced. Raises LoadFailed, LogError, Refused."""
+        self._requested[ref] += 1
+        try:
+            return await asyncio.shield(self._load_in_background(ref))
+        finally:
+            self._requested[ref] -= 1
+            self._requested = +self._requested
+
+    async def follow(self) -> None:
+        """Load what endpoints need and is missing; end loads nobody needs; drop what is retired."""
+        pinned = self._routing.pinned
+        for ref in list(pinned):
+            if ref not in self._serving and ref not in self._loading and self._may_try(ref):
+                self._load_in_background(ref)
+        for ref in [r for r in self._loading if r not in pinned and r not in self._requested]:
+            await self._residency.unload(ref, "requested")
+        for ref in [ref for ref in self._serving if self._routing.is_retired(ref)]:
+            await self._residency.unload(ref, "retired")
+
+    def until_retry_s(self) -> float | None:
+        """How long until `follow` has a failed version to try again; None without one."""
+        needed = [self._failed[ref].retry_at for ref in self._routing.pinned if ref in self._failed]
+        return max(0.0, min(needed) - time.monotonic()) if needed else None
+
+    async def unload_all(self) -> None:
+        for ref in list(self._serving):
+            await self._residency.unload(ref, "requested")
+
+    async def announce_all(self) -> None:
+        """Tell the log again what is resident: it thinks there is nothing."""
+        for ref, memory_bytes in self._residency.resident.items():
+            await self._report(
+                node.ReportLoaded(version=ref, memory_bytes=memory_bytes, load_ms=0.0)
+            )
+
+    async def measure(self) -> None:
+        """Keep the budget by what versions take now, and tell of those that changed."""
+        await self._residency.settle()
+        for ref, memory_bytes in self._residency.resident.items():
+            serving = self._serving.get(ref)
+            if serving is not None and serving.is_off(memory_bytes):
+                serving.memory_bytes = memory_bytes
+                await self._report(_loaded(ref, serving))
+
+    async def stop(self) -> None:
+        """Load nothing more and answer nothing more; what is resident stays until it is closed."""
+        for task in self._loading.values():
+            task.cancel()
+        await asyncio.gather(*self._loading.values(), return_exceptions=True)
+        for serving in self._serving.values():
+            await serving.service.stop()
+
+    def _may_try(self, ref: VersionRef) -> bool:
+        failed = self._failed.get(ref)
+        return (
+            failed is None
+            or time.monotonic() >= failed.retry_at
+            or self._routing.asked_at(ref) > failed.position
+        )
+
+    def _load_in_background(self, ref: VersionRef) -> asyncio.Task[Position]:
+        task = self._loading.get(ref)
+        if task is None:
+            task = self._loading[ref] = asyncio.create_task(self._load(ref))
+            task.add_done_callback(lambda done: self._load_ended(ref, done))
+        return task
+
+    def _load_ended(self, ref: VersionRef, task: asyncio.Task[Position]) -> None:
+        del self._loading[ref]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._note_failure(ref, RELOAD_SECONDS)
+            _log.warning("load failed", version=str(ref), error=str(error))
+
+    async def _load(self, ref: VersionRef) -> Position:
+        if ref in self._serving:
+            return self._serving[ref].position
+        try:
+            loaded = await self._residency.ensure(ref, self._registration(ref))
+        except LoadFailed as error:
+            self._note_failure(ref, RELOAD_SECONDS)
+            await self._report(
+                node.ReportLoadFailed(version=ref, reason=error.reason, detail=error.detail)
+            )
+            raise
+        service = await self._bus.serve(
+            subject_of(ref), lambda _, payload: self._answer(ref, payload), queue=QUEUE
+        )
+        # Before it is announced: whoever waits for the announcement finds it served.
+        serving = self._serving[ref] = _Serving(service, loaded.memory_bytes, loaded.load_ms)
+        self._failed.pop(ref, None)
+        try:
+            serving.position = await self._report(_loaded(ref, serving))
+        except BaseException:
+            del self._serving[ref]
+            await service.stop()
+            raise
+        return serving.position
+
+    async def _depart(self, ref: VersionRef, reason: node.UnloadReason) -> None:
+        """Called by the residency when a version begins to leave."""
+        serving = self._serving.pop(ref, None)
+        if serving is None:
+            return
+        if reason == "crashed":
+            self._note_failure(ref, CRASHED_SECONDS)
+        await serving.service.stop()
+        await self._report(node.ReportUnloaded(version=ref, reason=reason))
+
+    def _note_failure(self, ref: VersionRef, retry_s: float) -> None:
+        self._failed[ref] = _Failed(self._routing.position, time.monotonic() + retry_s)
+
+    def _registration(self, ref: VersionRef) -> VersionRegistered:
+        state = self._routing.models.get((ref.tenant, ref.model))
+        found = state.versions.get(ref.version) if state is not None else None
+        if found is None:
+            raise LoadFailed("artifact", f"{ref} is not registered")
+        return found
+
+
+def _loaded(ref: VersionRef, serving: _Serving) -> node.ReportLoaded:
+    return node.ReportLoaded(
+        version=ref, memory_bytes=serving.memory_bytes, load_ms=serving.load_ms
+    )
