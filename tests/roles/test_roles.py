@@ -25,6 +25,8 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     one: Client
     two: Client
     processes: dict[str, subprocess.Popen[str]]
+    environment: dict[str, str]
+    directory: Path
 
 
 @contextmanager
@@ -75,7 +77,9 @@ async def cluster(
         processes = {"projector": first, **dict(zip(others, started, strict=True))}
         one = await stack.enter_async_context(Client.from_data_dir(tmp_path / "gateway-1"))
         two = await stack.enter_async_context(Client.from_data_dir(tmp_path / "gateway-2"))
-        yield Cluster(one=one, two=two, processes=processes)
+        yield Cluster(
+            one=one, two=two, processes=processes, environment=environment, directory=tmp_path
+        )
 
 
 async def prepared(client: Client) -> None:
@@ -141,3 +145,31 @@ async def test_a_node_that_stops_cleanly_fails_no_request(cluster: Cluster):
     async with asyncio.timeout(20):
         while (await one.node("node-1"))["state"] != "left":
             await one.register_model("tick")
+
+
+async def test_a_projector_killed_under_load_is_taken_over_by_another(cluster: Cluster):
+    one = cluster.one
+    await prepared(one)
+
+    async def register(numbers: range) -> None:
+        for n in numbers:
+            await one.register_model(f"m-{n}")
+
+    working = asyncio.create_task(register(range(100)))
+    cluster.processes["projector"].kill()
+    await working
+    working = asyncio.create_task(register(range(100, 200)))
+    with served("projector", cluster.directory / "second", cluster.environment) as second:
+        assert (await one.model("m-99"))["name"] == "m-99"
+        second.kill()
+    await working
+    with served("projector", cluster.directory / "third", cluster.environment):
+        assert len([model async for model in one.models()]) == 201
+        checked = await asyncio.to_thread(
+            subprocess.run,
+            [SWITCHBACK, "verify", "--data-dir", str(cluster.directory / "verify")],
+            env=cluster.environment,
+            capture_output=True,
+            text=True,
+        )
+        assert checked.returncode == 0, checked.stdout + checked.stderr
