@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Annotated, Any, Final
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Final
 
 from cyclopts import Parameter
 
@@ -36,15 +36,10 @@ async def up(
     """Run everything in one process, on embedded servers, until interrupted."""
     configure_logs(logging.WARNING)
     settings = settings_of(data_dir, port=port, host=host)
-    async with _stop_signal() as stopped, AsyncExitStack() as stack:
-        found = await stack.enter_async_context(own_servers(settings))
-        process = await stack.enter_async_context(open_process(settings, found))
-        credentials = await write_credentials(settings, process)
-        place = settings.data_dir.absolute() / "credentials.json"
-        console.print(f"switchback listens on {credentials.url}", highlight=False, soft_wrap=True)
-        console.print(f"credentials are in {place}", highlight=False, soft_wrap=True)
-        await _until(stopped, process)
-        console.print("stopping", highlight=False)
+    with _stopped_by_signals():
+        async with own_servers(settings) as found, open_process(settings, found) as process:
+            await _say_where(settings, process)
+            await _until_failed(process)
 
 
 @app.command
@@ -60,16 +55,20 @@ async def serve(
     configure_logs(logging.INFO)
     settings = settings_of(data_dir, port=port, host=host)
     _check_external(settings)
-    async with (
-        _stop_signal() as stopped,
-        open_process(settings, addresses(settings), roles) as process,
-    ):
-        where = ""
-        if process.http is not None:
-            credentials = await write_credentials(settings, process)
-            where = f" on {credentials.url}"
-        console.print(f"serving {', '.join(roles)}{where}", highlight=False, soft_wrap=True)
-        await _until(stopped, process)
+    with _stopped_by_signals():
+        async with open_process(settings, addresses(settings), roles) as process:
+            where = ""
+            if process.http is not None:
+                where = f" on {(await write_credentials(settings, process)).url}"
+            console.print(f"serving {', '.join(roles)}{where}", highlight=False, soft_wrap=True)
+            await _until_failed(process)
+
+
+async def _say_where(settings: Settings, process: Process) -> None:
+    credentials = await write_credentials(settings, process)
+    place = settings.data_dir.absolute() / "credentials.json"
+    console.print(f"switchback listens on {credentials.url}", highlight=False, soft_wrap=True)
+    console.print(f"credentials are in {place}", highlight=False, soft_wrap=True)
 
 
 def _check_external(settings: Settings) -> None:
@@ -80,28 +79,36 @@ def _check_external(settings: Settings) -> None:
         raise Failed(f"roles run against external servers: set {', '.join(missing)}")
 
 
-async def _until(stopped: asyncio.Event, process: Process) -> None:
-    """Told to stop, or a part failed; then that is raised."""
+async def _until_failed(process: Process) -> None:
+    """Raises what a part of the process failed with."""
     settle_collector()
-    waiting: asyncio.Future[Any] = asyncio.ensure_future(stopped.wait())
-    await asyncio.wait({waiting, process.failure}, return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
-    if process.failure.done():
-        process.failure.result()
+    await asyncio.wait({process.failure})
+    process.failure.result()
 
 
-@asynccontextmanager
-async def _stop_signal() -> AsyncIterator[asyncio.Event]:
-    """Set at the first signal; a second one kills, should stopping take too long."""
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """The first signal ends the block cleanly wherever it is, also while it starts; a second one
+    kills, should stopping take too long."""
     loop = asyncio.get_running_loop()
-    stopped = asyncio.Event()
+    task = asyncio.current_task()
+    assert task is not None, "verbs run in a task"
+    stopped = False
 
     def stop() -> None:
-        stopped.set()
+        nonlocal stopped
+        stopped = True
+        console.print("stopping", highlight=False)
         for number in _SIGNALS:
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)
+        task.cancel()
 
     for number in _SIGNALS:
         loop.add_signal_handler(number, stop)
-    yield stopped
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not stopped:
+            raise
+        task.uncancel()

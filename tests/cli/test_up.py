@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import signal
 import socket
+import subprocess
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
-from tests.cli.running import cli, done, running
+from tests.cli.running import SWITCHBACK, cli, done, running
 
 pytestmark = pytest.mark.slow
 
@@ -28,6 +29,19 @@ def test_up_says_where_it_is_and_stops_cleanly(tmp_path: Path, number: signal.Si
         servers = psutil.Process(up.process.pid).children(recursive=True)
         assert len(servers) >= 3
         assert up.stop(number) == 0
+    assert psutil.wait_procs(servers, timeout=10)[1] == []
+
+
+def test_a_signal_while_it_starts_stops_it(tmp_path: Path) -> None:
+    command = [SWITCHBACK, "up", "--data-dir", str(tmp_path), "--port", "0"]
+    starting = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    while not (tmp_path / "nats" / "process.json").exists():  # its first server is running
+        assert starting.poll() is None
+    servers = psutil.Process(starting.pid).children(recursive=True)
+    starting.terminate()
+    said, _ = starting.communicate(timeout=60)
+    assert starting.returncode == 0
+    assert said == "stopping\n"
     assert psutil.wait_procs(servers, timeout=10)[1] == []
 
 
