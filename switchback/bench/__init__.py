@@ -10,13 +10,14 @@ lie on a real disk, and is the median of several rounds; rounds of the ceiling l
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from switchback.bench import commands, inference, replays, routing, soak, switches, visible
-from switchback.bench.figures import Goal, Report, Row
+from switchback.bench.figures import Goal, Machine, Report, Row
 from switchback.bench.report import table
 from switchback.bench.sizes import FULL, LINE_SECONDS_MAX, QUICK, Sizes
 from switchback.bench.stage import BenchFailed, Stage, open_stage
@@ -27,6 +28,7 @@ __all__ = [
     "QUICK",
     "BenchFailed",
     "Goal",
+    "Machine",
     "Report",
     "Row",
     "Sizes",
@@ -74,11 +76,12 @@ async def run(
     for name in names:
         if name not in LINES:
             raise UnknownLine(name)
+    machine = Machine(processors=os.cpu_count() or 1, load_before=os.getloadavg()[0])
     rows: list[Row] = []
     for name in names or LINES:
         begun(name)
         rows += await _measured(name, directory, sizes)
-    return Report(rows=tuple(rows))
+    return Report(machine=machine, rows=tuple(rows))
 
 
 async def _measured(name: str, directory: Path, sizes: Sizes) -> Sequence[Row]:

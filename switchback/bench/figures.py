@@ -39,9 +39,23 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     reached: bool | None
 
 
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """What the run had to itself."""
+
+    processors: int
+    load_before: float
+    """Processes that wanted a processor in the minute before, on average."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether others were at work, so that every figure is worse than it need be."""
+        return self.load_before > self.processors / 2
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """A run."""
 
+    machine: Machine
     rows: tuple[Row, ...]
 
     @property

@@ -6,7 +6,7 @@ from typing import Final
 
 from rich.table import Table
 
-from switchback.bench.figures import Goal, Report, Row, Unit
+from switchback.bench.figures import Goal, Machine, Report, Row, Unit
 
 _UNITS: Final[dict[Unit, str]] = {"/s": "/s", "ms": " ms", "us": " µs", "%": " %", "count": ""}
 _SIGNS: Final = {"at least": "≥", "at most": "≤"}
@@ -14,7 +14,13 @@ _SIGNS: Final = {"at least": "≥", "at most": "≤"}
 
 def table(report: Report) -> Table:
     """A row a figure: the median, the spread of the rounds, ceiling, ratio and goal."""
-    shown = Table(title="switchback bench", title_justify="left", header_style="bold")
+    shown = Table(
+        title="switchback bench",
+        title_justify="left",
+        header_style="bold",
+        caption=_caption(report.machine),
+        caption_justify="left",
+    )
     for name in ("line", "figure"):
         shown.add_column(name)
     for name in ("ours", "rounds", "ceiling", "ratio", "goal", "reached"):
@@ -26,6 +32,13 @@ def table(report: Report) -> Table:
         shown.add_row(*_cells(row, repeated=before == row.line))
         before = row.line
     return shown
+
+
+def _caption(machine: Machine) -> str:
+    caption = f"{machine.processors} processors, load before the run {machine.load_before:.1f}"
+    if machine.busy:
+        caption += ": others were at work, these figures are worse than they need be"
+    return caption
 
 
 def _cells(row: Row, *, repeated: bool) -> tuple[str, ...]:

@@ -8,8 +8,11 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from switchback.bench import Goal, Report, table
+from switchback.bench import Goal, Machine, Report, table
 from switchback.bench.figures import failures, percentile, row
+
+
+QUIET = Machine(processors=2, load_before=0.3)
 
 
 def shown(report: Report) -> str:
@@ -36,7 +39,7 @@ def test_ours_is_the_median_of_the_rounds_and_the_ratio_is_of_medians() -> None:
 def test_a_goal_is_reached_at_its_limit(goal: Goal, rounds: list[float], reached: bool) -> None:
     measured = row("l", "figure", "ms", rounds, goal=goal)
     assert measured.reached is reached
-    assert Report(rows=(measured,)).reached is reached
+    assert Report(machine=QUIET, rows=(measured,)).reached is reached
 
 
 def test_a_failure_in_any_round_counts() -> None:
@@ -53,7 +56,10 @@ def test_a_percentile_is_a_value_that_was_seen(percent: float, value: float) -> 
 def test_the_table_shows_spread_ceiling_ratio_goal_and_verdict() -> None:
     goal = Goal("at most", 100)
     text = shown(
-        Report(rows=(row("visible", "p99", "ms", [120, 90, 130], ceilings=[60], goal=goal),))
+        Report(
+            machine=QUIET,
+            rows=(row("visible", "p99", "ms", [120, 90, 130], ceilings=[60], goal=goal),),
+        )
     )
     for part in (
         "visible",
@@ -68,8 +74,19 @@ def test_the_table_shows_spread_ceiling_ratio_goal_and_verdict() -> None:
 
 
 def test_the_report_is_plain_data_for_programs() -> None:
-    report = Report(rows=(row("l", "rate", "/s", [1, 2, 3], goal=Goal("at least", 2)),))
+    report = Report(
+        machine=QUIET, rows=(row("l", "rate", "/s", [1, 2, 3], goal=Goal("at least", 2)),)
+    )
     encoded = msgspec.json.decode(msgspec.json.encode(report))
     assert encoded["rows"][0]["ours"] == 2
     assert encoded["rows"][0]["goal"] == {"bound": "at least", "limit": 2}
     assert msgspec.json.decode(msgspec.json.encode(report), type=Report) == report
+
+
+def test_the_table_says_when_the_machine_was_not_idle() -> None:
+    measured = (row("l", "rate", "/s", [1]),)
+    assert "others were at work" not in shown(Report(machine=QUIET, rows=measured))
+    busy = Machine(processors=2, load_before=3.4)
+    text = shown(Report(machine=busy, rows=measured))
+    assert "load before the run 3.4" in text
+    assert "others were at work" in text
