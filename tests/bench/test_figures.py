@@ -11,7 +11,6 @@ from rich.console import Console
 from switchback.bench import Goal, Machine, Report, table
 from switchback.bench.figures import failures, percentile, row
 
-
 QUIET = Machine(processors=2, load_before=0.3)
 
 
