@@ -19,6 +19,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import DeliverPolicy
 
+from events.jetstream.serving import heard
+
 _STREAM: Final = "BENCH"
 _SUBJECT: Final = "bench.raw"
 BATCH_MESSAGES: Final = 100
@@ -76,7 +78,7 @@ async def requests_and_replies(url: str, requests: int, body: bytes) -> list[flo
             await answering.publish(message.reply, message.data)
 
         await answering.subscribe(subject, cb=reply)
-        await answering.flush()
+        await heard(answering)
         taken_s: list[float] = []
         for _ in range(requests):
             began = time.perf_counter()

@@ -71,14 +71,14 @@ async def test_d02_the_vector_extension_is_present_and_finds_the_nearest(postgre
     await connection.close()
 
 
-async def test_postgres_checks_its_pages_and_syncs_its_commits(
-    postgres_server: PostgresServer,
-) -> None:
-    connection = await asyncpg.connect(postgres_server.url)
-    names = ("data_checksums", "fsync", "full_page_writes", "synchronous_commit")
-    shown = [await connection.fetchval(f"SHOW {name}") for name in names]
-    assert shown == ["on"] * len(names)
-    await connection.close()
+@pytest.mark.slow
+async def test_postgres_checks_its_pages_and_syncs_its_commits(tmp_path: Path) -> None:
+    async with PostgresServer(tmp_path / "postgres") as server:
+        connection = await asyncpg.connect(server.url)
+        names = ("data_checksums", "fsync", "full_page_writes", "synchronous_commit")
+        shown = [await connection.fetchval(f"SHOW {name}") for name in names]
+        assert shown == ["on"] * len(names)
+        await connection.close()
 
 
 async def test_postgres_refuses_a_wrong_password(postgres_server: PostgresServer) -> None:
