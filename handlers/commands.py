@@ -18,8 +18,17 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from engine.decisions.decider import Decider, Refused
-from events import EntityId, Event, EventLog, Metadata, Position, Recorded, WrongExpectedPosition
+from engine.decisions.decider import Decider, ForeignEvent, Refused
+from events import (
+    EntityId,
+    Event,
+    EventLog,
+    MalformedEvent,
+    Metadata,
+    Position,
+    Recorded,
+    WrongExpectedPosition,
+)
 
 RACES_MAX: Final = 3
 """How often a lost race is decided again before the command is refused."""
@@ -162,7 +171,7 @@ class CommandHandler:
         self, decider: Decider[Command, State], entity: EntityId, known: _Entity[State]
     ) -> None:
         async for recorded in self.log.read(entity, after=known.read_position):
-            known.read_state = decider.evolve(known.read_state, recorded.event)
+            known.read_state = _evolved(decider, known.read_state, recorded)
             known.read_position = recorded.position
             known.remember(recorded.id, recorded.position)
         known.position = known.read_position
@@ -182,6 +191,15 @@ class CommandHandler:
         history = [recorded async for recorded in self.log.read(entity)]
         state, events = _as_of(decider, history, last)
         return Outcome(position=last, state=state, events=tuple(events[-index:]))
+
+
+def _evolved(decider: Decider[Any, State], state: State, recorded: Recorded) -> State:
+    """Raises MalformedEvent for an event that nothing before it can have led to."""
+    try:
+        return decider.evolve(state, recorded.event)
+    except (ForeignEvent, LookupError) as error:
+        reason = f"{recorded.event.type} cannot follow what came before it: {error}"
+        raise MalformedEvent(recorded.position, recorded.entity.subject, reason) from error
 
 
 def _as_of(

@@ -177,6 +177,10 @@ class Projector:
                         applied = await self._applier.apply(targets, batch)
                         targets = moved(targets, applied)
                         yield applied
+            except ProjectionStopped as stopped:
+                if stopped.applied:
+                    yield list(stopped.applied)
+                raise
             except MalformedEvent as error:
                 applied = await self._applier.pass_over(targets, error)
                 targets = moved(targets, applied)

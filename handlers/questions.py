@@ -7,6 +7,7 @@ not depend on what the tables keep.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
@@ -23,7 +24,8 @@ from engine.routing import (
     explain_receipt,
     read_receipt,
 )
-from events import EntityId, EventLog, Position, Recorded
+from events import EntityId, EventLog, MalformedEvent, Position, Recorded
+from events.catalogue.endpoints import EVENTS, EndpointCreated
 from handlers.http.views import ExplainedEvent, Explanation
 from handlers.routing import Routing
 from projections import results
@@ -120,8 +122,16 @@ class Questions:
         return found
 
     async def _read(self, tenant: str, endpoint: str, at: At | None) -> list[Recorded]:
-        entity = EntityId(tenant, "endpoint", endpoint)
-        return [recorded async for recorded in self._log.read(entity) if _by(recorded, at)]
+        """In the order of the log, up to the first event that came later: clocks of two processes
+        may differ, and a history without its middle means nothing."""
+        found: list[Recorded] = []
+        async with aclosing(self._log.read(EntityId(tenant, "endpoint", endpoint))) as history:
+            async for recorded in history:
+                if not _by(recorded, at):
+                    break
+                found.append(recorded)
+        _check(found)
+        return found
 
 
 class KeyDoesNotDecide(Conflict):
@@ -146,6 +156,15 @@ def fold_endpoint(history: Sequence[Recorded]) -> results.Endpoint:
     shown: dict[str, Any] = {name: v for name, v in asdict(row).items() if name in _SHOWN}
     shown["alerts"] = list(row.alerts)
     return results.Endpoint(**shown)
+
+
+def _check(history: Sequence[Recorded]) -> None:
+    """Raises MalformedEvent for what can be no endpoint's history."""
+    for index, recorded in enumerate(history):
+        event = recorded.event
+        if type(event) not in EVENTS or (index == 0 and not isinstance(event, EndpointCreated)):
+            reason = f"{event.type} cannot follow what came before it"
+            raise MalformedEvent(recorded.position, recorded.entity.subject, reason)
 
 
 def _by(recorded: Recorded, at: At | None) -> bool:

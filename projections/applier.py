@@ -33,13 +33,15 @@ class Applier:
         try:
             return await self._commit(builds, batch)
         except FoldFailed as error:
+            if error.position > batch[0].position:
+                return await self._apply_parts(builds, batch, error.position)
             build = next(b for b in builds if b.projection.name == error.projection)
             await self._ask(build, error.position, error.subject, error.reason)
         except DatabaseRefused as error:
             if not error.about_data:
                 raise
             if len(batch) > 1:
-                return await self._apply_halves(builds, batch)
+                return await self._apply_parts(builds, batch, batch[len(batch) // 2].position)
             if len(builds) > 1:
                 return [done for build in builds for done in await self.apply([build], batch)]
             event = batch[0]
@@ -72,12 +74,17 @@ class Applier:
                 self._skips.pop((skip.schema, skip.position), None)
         return applied
 
-    async def _apply_halves(
-        self, builds: Sequence[Build], batch: Sequence[Recorded]
+    async def _apply_parts(
+        self, builds: Sequence[Build], batch: Sequence[Recorded], position: Position
     ) -> list[Applied]:
-        middle = len(batch) // 2
-        first = await self.apply(builds, batch[:middle])
-        return first + await self.apply(moved(builds, first), batch[middle:])
+        """What is before the position first: it must not wait for what may never be applied."""
+        before = [recorded for recorded in batch if recorded.position < position]
+        first = await self.apply(builds, before)
+        try:
+            return first + await self.apply(moved(builds, first), batch[len(before) :])
+        except ProjectionStopped as stopped:
+            stopped.applied = (*first, *stopped.applied)
+            raise
 
     def _work(self, build: Build, batch: Sequence[Recorded]) -> Work:
         events = batch

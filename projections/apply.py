@@ -8,16 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 
 import msgspec
 
-from events.event import Position, Recorded
+from events.catalogue import AGGREGATES
+from events.event import Event, Position, Recorded
 from projections import store
 from projections.builds import Build, Move, move
 from projections.errors import FoldFailed
 from projections.pool import Connection, Pool
 from projections.projection import Projection
 from projections.working import WorkingSet
+
+_aggregate_of: Final[dict[type[Event], str]] = {
+    event: aggregate for aggregate, events in AGGREGATES.items() for event in events
+}
 
 
 class Skipped(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +90,7 @@ def fold(projection: Projection, rows: WorkingSet, events: Sequence[Recorded]) -
         if step is None:
             continue
         try:
+            _check_place(recorded)
             step.fold(rows, recorded, recorded.event)
         except Exception as error:
             raise FoldFailed(
@@ -92,6 +99,11 @@ def fold(projection: Projection, rows: WorkingSet, events: Sequence[Recorded]) -
                 recorded.entity.subject,
                 f"{type(error).__name__}: {error}",
             ) from error
+
+
+def _check_place(recorded: Recorded) -> None:
+    if recorded.entity.aggregate != _aggregate_of[type(recorded.event)]:
+        raise ValueError(f"{recorded.event.type} is no event of a {recorded.entity.aggregate}")
 
 
 def _move(work: Work) -> Move:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
 from events.event import Position
+
+if TYPE_CHECKING:
+    from projections.apply import Applied
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,3 +60,5 @@ class ProjectionStopped(Exception):
             f" {failure.reason}"
         )
         self.failure = failure
+        self.applied: tuple[Applied, ...] = ()
+        """What was committed of the batch before that."""
