@@ -15,9 +15,9 @@ import structlog
 
 from events import Position
 from events.bus import Bus
-from events.errors import LeaseLost, LogError, LogUnavailable, NoResponders, RequestTimeout
+from events.errors import LeaseLost, LogUnavailable, NoResponders, RemoteFailure, RequestTimeout
 from events.leases import Leases
-from handlers.reactions.leader import keep
+from handlers.reactions.leader import keep, let_go
 from handlers.routing import Routing
 
 _log = structlog.get_logger(__name__)
@@ -60,10 +60,10 @@ class Gateways:
         while gateway in self._live:
             try:
                 await self._bus.request(_subject(gateway), payload, timeout_s=ASK_SECONDS)
-            except NoResponders:
-                await asyncio.sleep(self._leases.ttl_s / 10)
-            except (RequestTimeout, LogUnavailable):
+            except RequestTimeout:
                 continue
+            except (NoResponders, RemoteFailure, LogUnavailable):  # at once: without a pause
+                await asyncio.sleep(self._leases.ttl_s / 10)  # nothing else would ever run
             else:
                 return
 
@@ -72,17 +72,15 @@ class Gateways:
         return msgspec.msgpack.encode(self._routing.position)
 
     async def _hold(self) -> None:
+        name = f"gateway.{self._gateway_id}"
         while True:
             with contextlib.suppress(LogUnavailable, LeaseLost):
-                lease = await self._leases.acquire(
-                    f"gateway.{self._gateway_id}", holder=self._gateway_id
-                )
+                lease = await self._leases.acquire(name, holder=self._gateway_id)
                 if lease is not None:
                     try:
                         await keep(self._leases, lease)
                     except asyncio.CancelledError:
-                        with contextlib.suppress(LogError):
-                            await self._leases.release(lease)
+                        await let_go(self._leases, name, holder=self._gateway_id)
                         raise
             await asyncio.sleep(REJOIN_SECONDS)
 

@@ -7,6 +7,7 @@ guarantee that two never overlap for a moment: what reactions do is conditional 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -53,6 +54,18 @@ async def keep(leases: Leases, lease: Lease) -> None:
                 raise LeaseLost(lease.name, lease.holder) from None
 
 
+async def let_go(leases: Leases, name: str, *, holder: str) -> None:
+    """Release a lease that was kept, so that another holder need not wait until it runs out.
+
+    `keep` has renewed it since, perhaps in a request whose answer we no longer hear, and only its
+    newest token releases it: it is acquired once more to learn that.
+    """
+    with contextlib.suppress(LogError):
+        newest = await leases.acquire(name, holder=holder)
+        if newest is not None:
+            await leases.release(newest)
+
+
 async def _work_while_held(
     leases: Leases, lease: Lease, work: Callable[[], Awaitable[None]]
 ) -> None:
@@ -61,13 +74,10 @@ async def _work_while_held(
     try:
         await asyncio.wait({working, keeping}, return_when=asyncio.FIRST_COMPLETED)
         for task in (working, keeping):
-            if task.done() and (error := task.exception()) is not None:
-                _log.warning("singleton work ended", lease=lease.name, error=str(error))
+            if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                _log.warning("singleton work ended", lease=lease.name, error=repr(error))
     finally:
         working.cancel()
         keeping.cancel()
         await asyncio.gather(working, keeping, return_exceptions=True)
-        try:
-            await asyncio.shield(leases.release(lease))
-        except LogError as error:
-            _log.info("lease not released", lease=lease.name, error=str(error))
+        await asyncio.shield(let_go(leases, lease.name, holder=lease.holder))
