@@ -2,7 +2,8 @@
 
 Guarantees: a version answers on its subject before it is announced on the log, and stops before its
 absence is; one load per version at a time; a failed load of a version that endpoints need is tried
-again after a while, or at once when a new swap asks for it.
+again after a while, or at once when a new swap asks for it; a load that was ended because nobody
+needs it any more is no failure.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Final, NamedTuple, TypeAlias
 import structlog
 
 from engine.decisions import node
-from engine.runtimes import LoadFailed, Residency
+from engine.runtimes import LoadFailed, Residency, UnloadReason
 from events import Position
 from events.bus import Bus, Service
 from events.catalogue.models import VersionRegistered
@@ -30,6 +31,8 @@ RELOAD_SECONDS: Final = 5.0
 """After a failed load, before a version that endpoints need is tried again."""
 CRASHED_SECONDS: Final = 0.5
 """After a crash, likewise."""
+ENDING_SECONDS: Final = 0.1
+"""How often a load that nobody needs is told to end: it may only be about to begin."""
 REPORTED_CHANGE: Final = 0.1
 """A measured size that differs by more than this share is reported again."""
 
@@ -78,6 +81,10 @@ class Loader:
         self._failed: dict[VersionRef, _Failed] = {}
         self._requested: Counter[VersionRef] = Counter()
         """Loads that somebody waits for, whether or not an endpoint needs them yet."""
+        self._unwanted: set[VersionRef] = set()
+        """Loads that are being ended."""
+        self._gone: dict[VersionRef, UnloadReason] = {}
+        """Departures the log has not been told of."""
         residency.on_unloaded = self._depart
 
     def is_decided(self, ref: VersionRef) -> bool:
@@ -94,31 +101,44 @@ class Loader:
             self._requested = +self._requested
 
     async def follow(self) -> None:
-        """Load what endpoints need and is missing; end loads nobody needs; drop what is retired."""
+        """Load what endpoints need and is missing; end loads nobody needs; drop what is retired.
+
+        Call it after every event, and when `patience_s` have passed without one.
+        """
+        await self._tell_departures()
         pinned = self._routing.pinned
         for ref in list(pinned):
             if ref not in self._serving and ref not in self._loading and self._may_try(ref):
                 self._load_in_background(ref)
         for ref in [r for r in self._loading if r not in pinned and r not in self._requested]:
-            await self._residency.unload(ref, "requested")
+            await self._end_load(ref)
         for ref in [ref for ref in self._serving if self._routing.is_retired(ref)]:
             await self._residency.unload(ref, "retired")
 
-    def until_retry_s(self) -> float | None:
-        """How long until `follow` has a failed version to try again; None without one."""
-        needed = [self._failed[ref].retry_at for ref in self._routing.pinned if ref in self._failed]
-        return max(0.0, min(needed) - time.monotonic()) if needed else None
+    def patience_s(self) -> float:
+        """How long `follow` has nothing to do if nothing happens on the log.
+
+        Bounded: a load that could not be reported leaves no event that would wake anyone.
+        """
+        failed = [
+            self._failed[ref].retry_at - time.monotonic()
+            for ref in self._routing.pinned
+            if ref in self._failed and ref not in self._loading
+        ]
+        return max(0.0, min([RELOAD_SECONDS, *failed]))
 
     async def unload_all(self) -> None:
+        for ref in list(self._loading):
+            await self._end_load(ref)
         for ref in list(self._serving):
             await self._residency.unload(ref, "requested")
 
     async def announce_all(self) -> None:
-        """Tell the log again what is resident: it thinks there is nothing."""
-        for ref, memory_bytes in self._residency.resident.items():
-            await self._report(
-                node.ReportLoaded(version=ref, memory_bytes=memory_bytes, load_ms=0.0)
-            )
+        """Tell the log again what is served: it thinks there is nothing."""
+        self._gone.clear()
+        for ref, serving in list(self._serving.items()):
+            if self._serving.get(ref) is serving:  # it may have left meanwhile
+                serving.position = await self._report(_loaded(ref, serving))
 
     async def measure(self) -> None:
         """Keep the budget by what versions take now, and tell of those that changed."""
@@ -154,44 +174,83 @@ class Loader:
 
     def _load_ended(self, ref: VersionRef, task: asyncio.Task[Position]) -> None:
         del self._loading[ref]
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._note_failure(ref, RELOAD_SECONDS)
-            _log.warning("load failed", version=str(ref), error=str(error))
+        if task.cancelled() or (error := task.exception()) is None or ref in self._unwanted:
+            return
+        self._note_failure(ref, RELOAD_SECONDS)
+        _log.warning("load failed", version=str(ref), error=str(error))
 
     async def _load(self, ref: VersionRef) -> Position:
         if ref in self._serving:
             return self._serving[ref].position
         try:
-            loaded = await self._residency.ensure(ref, self._registration(ref))
+            # Before it is announced: whoever waits for the announcement finds it served.
+            serving = await self._served(ref)
         except LoadFailed as error:
-            self._note_failure(ref, RELOAD_SECONDS)
-            await self._report(
-                node.ReportLoadFailed(version=ref, reason=error.reason, detail=error.detail)
-            )
+            if ref not in self._unwanted:
+                self._note_failure(ref, RELOAD_SECONDS)
+                await self._report(
+                    node.ReportLoadFailed(version=ref, reason=error.reason, detail=error.detail)
+                )
             raise
-        service = await self._bus.serve(
-            subject_of(ref), lambda _, payload: self._answer(ref, payload), queue=QUEUE
-        )
-        # Before it is announced: whoever waits for the announcement finds it served.
-        serving = self._serving[ref] = _Serving(service, loaded.memory_bytes, loaded.load_ms)
-        self._failed.pop(ref, None)
         try:
             serving.position = await self._report(_loaded(ref, serving))
         except BaseException:
-            del self._serving[ref]
-            await service.stop()
+            self._serving.pop(ref, None)
+            self._gone[ref] = "requested"  # it may have been written
+            await serving.service.stop()
             raise
         return serving.position
 
-    async def _depart(self, ref: VersionRef, reason: node.UnloadReason) -> None:
+    async def _served(self, ref: VersionRef) -> _Serving:
+        """Loaded, and answering. Raises LoadFailed, LogUnavailable."""
+        if ref in self._unwanted:
+            raise LoadFailed("runtime", "no longer needed")
+        loaded = await self._residency.ensure(ref, self._registration(ref))
+        service = await self._bus.serve(
+            subject_of(ref), lambda _, payload: self._answer(ref, payload), queue=QUEUE
+        )
+        if ref not in self._residency.resident:
+            await service.stop()
+            raise LoadFailed("runtime", "gone again before it was served")
+        serving = self._serving[ref] = _Serving(service, loaded.memory_bytes, loaded.load_ms)
+        self._failed.pop(ref, None)
+        self._gone.pop(ref, None)
+        return serving
+
+    async def _end_load(self, ref: VersionRef) -> None:
+        task = self._loading.get(ref)
+        if task is None:
+            return
+        self._unwanted.add(ref)
+        try:
+            while not task.done():
+                await self._residency.unload(ref, "requested")
+                await asyncio.wait([task], timeout=ENDING_SECONDS)
+        finally:
+            self._unwanted.discard(ref)
+
+    async def _depart(self, ref: VersionRef, reason: UnloadReason) -> None:
         """Called by the residency when a version begins to leave."""
         serving = self._serving.pop(ref, None)
         if serving is None:
             return
         if reason == "crashed":
             self._note_failure(ref, CRASHED_SECONDS)
+        self._gone[ref] = reason
         await serving.service.stop()
-        await self._report(node.ReportUnloaded(version=ref, reason=reason))
+        await self._tell_departures()
+
+    async def _tell_departures(self) -> None:
+        for ref in list(self._gone):
+            reason = self._gone.pop(ref, None)
+            if reason is None:
+                continue
+            try:
+                await self._report(node.ReportUnloaded(version=ref, reason=reason))
+            except BaseException:
+                if ref not in self._serving:
+                    self._gone.setdefault(ref, reason)
+                raise
 
     def _note_failure(self, ref: VersionRef, retry_s: float) -> None:
         self._failed[ref] = _Failed(self._routing.position, time.monotonic() + retry_s)

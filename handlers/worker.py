@@ -33,7 +33,7 @@ from events.bus import Bus
 from events.catalogue.nodes import VersionRef
 from events.errors import LeaseLost, RemoteFailure
 from events.event import SYSTEM_TENANT
-from events.leases import Lease, Leases
+from events.leases import Leases
 from handlers.commands import CommandHandler
 from handlers.executions import (
     DeadlineExceeded,
@@ -47,7 +47,7 @@ from handlers.executions import (
     subject_of,
 )
 from handlers.loading import Loader
-from handlers.reactions.leader import keep
+from handlers.reactions.leader import keep, let_go
 from handlers.routing import Routing
 
 _log = structlog.get_logger(__name__)
@@ -148,10 +148,12 @@ class NodeWorker:
                 except* (LeaseLost, LogError, Refused) as errors:
                     for error in errors.exceptions:
                         _log.warning("node joins again", node=self.node_id, error=str(error))
+                await self._let_go()
                 await asyncio.sleep(REJOIN_SECONDS)
         finally:
             await control.stop()
             await self._leave()
+            await self._let_go()  # last: who takes it joins, and must not be told to have left
 
     async def settled(self, *, within_s: float) -> bool:
         """Whether everything that takes traffic came to be served here, or failed to load, in
@@ -170,14 +172,11 @@ class NodeWorker:
         lease = await self._leases.acquire(f"node.{self.node_id}", holder=self._holder)
         if lease is None:
             raise LeaseLost(f"node.{self.node_id}", self._holder)
-        try:
-            await self._join()
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(keep(self._leases, lease))
-                tasks.create_task(self._follow())
-                tasks.create_task(self._measure())
-        finally:
-            await self._release(lease)
+        await self._join()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(keep(self._leases, lease))
+            tasks.create_task(self._follow())
+            tasks.create_task(self._measure())
 
     async def _join(self) -> None:
         position = await self._report(
@@ -194,14 +193,16 @@ class NodeWorker:
         while True:
             position = self._routing.position
             state = self._routing.nodes[self.node_id]
+            patience_s: float | None = None
             if state.status == "draining":
                 await self._loader.unload_all()
             elif state.status == "joined":
                 await self._loader.follow()
+                patience_s = self._loader.patience_s()
             else:
-                raise LeaseLost(f"node.{self.node_id}", self.node_id)
+                raise LeaseLost(f"node.{self.node_id}", self._holder)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._loader.until_retry_s()):
+                async with asyncio.timeout(patience_s):
                     await self._routing.reach(position + 1)
 
     async def _measure(self) -> None:
@@ -245,6 +246,5 @@ class NodeWorker:
             _log.warning("left without saying so", node=self.node_id, error=str(error))
         await self._residency.close()
 
-    async def _release(self, lease: Lease) -> None:
-        with contextlib.suppress(LogError):
-            await self._leases.release(lease)
+    async def _let_go(self) -> None:
+        await let_go(self._leases, f"node.{self.node_id}", holder=self._holder)
