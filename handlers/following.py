@@ -15,8 +15,10 @@ import msgspec
 import structlog
 from rpds import HashTrieMap
 
+from engine.routing import RoutingError
 from events import EventLog, LogError, MalformedEvent, Position, Recorded
-from handlers.routing import Routing, Snapshot
+from handlers.routes import Snapshot
+from handlers.routing import Routing
 from projections.snapshots import Snapshots
 
 _log = structlog.get_logger(__name__)
@@ -55,8 +57,9 @@ class Follower:
                 await asyncio.sleep(RESUBSCRIBE_SECONDS)
 
     async def _follow(self) -> None:
+        await self._log.position()  # it may answer long before there is something to fold
+        self.following = True
         async for batch in self._log.subscribe_batches(after=self._routing.position):
-            self.following = True
             for recorded in batch:
                 self._fold(recorded)
             await self._save()
@@ -84,7 +87,7 @@ class Follower:
             if await self._is_of_this_log(snapshot):
                 self._routing.restore(snapshot)
                 self._saved = snapshot.position
-        except (msgspec.MsgspecError, LogError) as error:
+        except (ValueError, LogError, RoutingError) as error:  # whatever a cache can hold
             _log.warning("snapshot not used: folding the whole log", error=str(error))
 
     async def _is_of_this_log(self, snapshot: Snapshot) -> bool:
@@ -100,10 +103,12 @@ class Follower:
     async def _save(self) -> None:
         if self._snapshots is None or self._routing.position < self._saved + SNAPSHOT_EVENTS:
             return
+        if self._routing.last_event is None:
+            return  # nothing to know its log by
         self._saved = self._routing.position
         try:
             encoded = encode_snapshot(self._routing.snapshot())
-        except (OverflowError, TypeError) as error:  # JSON holds more than MessagePack
+        except (OverflowError, TypeError, ValueError) as error:  # JSON holds more than MessagePack
             _log.error("no snapshot: a restart folds the whole log", error=str(error))
             return
         await self._snapshots.save(self._saved, encoded)
@@ -114,7 +119,7 @@ def encode_snapshot(snapshot: Snapshot) -> bytes:
 
 
 def decode_snapshot(encoded: bytes) -> Snapshot:
-    """Raises msgspec.MsgspecError."""
+    """Raises ValueError, InvalidIdentifier."""
     return _decoder.decode(encoded)
 
 

@@ -11,63 +11,29 @@ import heapq
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import TypeAlias
 from uuid import UUID
 
-import msgspec
-from msgspec.structs import replace
-
-from engine.decisions import endpoint, model, node, tenant
-from engine.decisions.maps import EMPTY
-from engine.routing import Table, compile_policy, endpoint_salt
-from events import EntityId, Position, Recorded
+from engine.decisions import endpoint, model, node
+from events import Position, Recorded
 from events.catalogue.nodes import VersionLoadFailed, VersionRef
 from handlers.keys import Keyring
+from handlers.routes import (
+    LoadFailure,
+    Route,
+    SavedFailure,
+    Snapshot,
+    pins,
+    ref_of,
+    restored_node,
+    restored_route,
+    route_after,
+    saved_node,
+    saved_route,
+)
 
-
-class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """An endpoint, ready to decide."""
-
-    entity: EntityId
-    state: endpoint.Endpoint
-    table: Table
-    swap_position: Position
-    """Where the pending swap was requested; 0 without one."""
-
-
-class LoadFailure(msgspec.Struct, frozen=True, kw_only=True):
-    """A node's last failed load of a version."""
-
-    position: Position
-    reason: str
-    detail: str
-
-
-class SavedRoute(msgspec.Struct, frozen=True, kw_only=True):
-    """A route without its table, which is compiled again."""
-
-    entity: EntityId
-    state: endpoint.Endpoint
-    table_position: Position
-    swap_position: Position
-
-
-class SavedNode(msgspec.Struct, frozen=True, kw_only=True):
-    """A node whose residents are pairs: no map key but text survives every encoding."""
-
-    id: str
-    state: node.Node
-    resident: list[tuple[VersionRef, int]]
-
-
-class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """The fold as data."""
-
-    position: Position
-    last_event: UUID | None
-    routes: list[SavedRoute]
-    models: list[tuple[str, str, model.Model]]
-    nodes: list[SavedNode]
-    tenants: list[tuple[str, tenant.Tenant]]
+_Waiter: TypeAlias = tuple[Position, int, asyncio.Future[None]]
+"""Until when, in which order, who."""
 
 
 class Routing:
@@ -87,7 +53,7 @@ class Routing:
         """(node, version) -> its last failed load."""
         self._swapping: set[tuple[str, str]] = set()
         self._pins: Counter[VersionRef] = Counter()
-        self._waiting: list[tuple[Position, int, asyncio.Future[None]]] = []
+        self._waiting: list[_Waiter] = []
         self._ticket = itertools.count()
 
     def apply(self, recorded: Recorded) -> None:
@@ -120,8 +86,13 @@ class Routing:
         if position <= self.position:
             return
         reached = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (position, next(self._ticket), reached))
-        await reached
+        waiter = (position, next(self._ticket), reached)
+        heapq.heappush(self._waiting, waiter)
+        try:
+            await reached
+        except asyncio.CancelledError:
+            self._forget(waiter)
+            raise
 
     @property
     def pinned(self) -> Iterable[VersionRef]:
@@ -131,7 +102,7 @@ class Routing:
     def routed(self) -> frozenset[VersionRef]:
         """What takes traffic, or copies of it."""
         return frozenset(
-            _ref(route, version)
+            ref_of(route, version)
             for route in self.routes.values()
             for version in route.state.routed_versions
         )
@@ -155,7 +126,7 @@ class Routing:
 
     def routed_by(self, ref: VersionRef) -> frozenset[str]:
         """The endpoints that route to a version, or would after a rollback or a swap."""
-        return frozenset(route.entity.id for route in self.routes.values() if ref in _pins(route))
+        return frozenset(route.entity.id for route in self.routes.values() if ref in pins(route))
 
     def asked_at(self, ref: VersionRef) -> Position:
         """Where a pending swap last asked for a version; 0 if none does."""
@@ -163,7 +134,8 @@ class Routing:
             (
                 route.swap_position
                 for route in self.swapping()
-                if route.state.swap is not None and ref == _ref(route, route.state.swap.to_version)
+                if route.state.swap is not None
+                and ref == ref_of(route, route.state.swap.to_version)
             ),
             default=0,
         )
@@ -177,30 +149,43 @@ class Routing:
         return Snapshot(
             position=self.position,
             last_event=self.last_event,
-            routes=[_saved(route) for route in self.routes.values()],
+            routes=[saved_route(route) for route in self.routes.values()],
             models=[(*key, state) for key, state in self.models.items()],
-            nodes=[_saved_node(id_, state) for id_, state in self.nodes.items()],
+            nodes=[saved_node(id_, state) for id_, state in self.nodes.items()],
+            failures=[
+                SavedFailure(node=id_, version=ref, failure=failure)
+                for (id_, ref), failure in self.failures.items()
+            ],
             tenants=list(self.keyring.tenants.items()),
         )
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Begin where a snapshot was taken. Only before the first event."""
+        """Begin where a snapshot was taken. Only before the first event.
+
+        Raises PolicyInvalid, and is still at the beginning, for a policy that means nothing here.
+        """
         assert self.position == 0, "a fold that has begun cannot be restored"
-        for saved in snapshot.routes:
-            self._place(_restored(saved))
-        self.last_event = snapshot.last_event
+        for route in [restored_route(saved) for saved in snapshot.routes]:
+            self._place(route)
         self.models = {(tenant, name): state for tenant, name, state in snapshot.models}
-        self.nodes = {saved.id: _restored_node(saved) for saved in snapshot.nodes}
+        self.nodes = {saved.id: restored_node(saved) for saved in snapshot.nodes}
+        self.failures = {(each.node, each.version): each.failure for each in snapshot.failures}
         for name, state in snapshot.tenants:
             self.keyring.restore(name, state)
         self.skip_to(snapshot.position)
+        self.last_event = snapshot.last_event
+
+    def _forget(self, waiter: _Waiter) -> None:
+        if waiter in self._waiting:
+            self._waiting.remove(waiter)
+            heapq.heapify(self._waiting)
 
     def _apply_endpoint(self, recorded: Recorded) -> None:
         key = (recorded.entity.tenant, recorded.entity.id)
         before = self.routes.get(key)
         state = endpoint.DECIDER.evolve(before.state if before else None, recorded.event)
         assert state is not None, "an event leaves an endpoint that exists"
-        self._place(_route(recorded, state, before))
+        self._place(route_after(recorded, state, before))
 
     def _place(self, after: Route) -> None:
         key = (after.entity.tenant, after.entity.id)
@@ -210,9 +195,9 @@ class Routing:
             self._swapping.discard(key)
         else:
             self._swapping.add(key)
-        self._pins.update(_pins(after))
+        self._pins.update(pins(after))
         if before is not None:
-            for ref in _pins(before):
+            for ref in pins(before):
                 self._pins[ref] -= 1
                 if not self._pins[ref]:
                     del self._pins[ref]
@@ -234,65 +219,3 @@ class Routing:
                 reason=recorded.event.reason,
                 detail=recorded.event.detail,
             )
-
-
-def _route(recorded: Recorded, state: endpoint.Endpoint, before: Route | None) -> Route:
-    if before is not None and before.state.policy is state.policy:
-        table = before.table
-    else:
-        table = _table(recorded.entity, state, recorded.position)
-    return Route(
-        entity=recorded.entity,
-        state=state,
-        table=table,
-        swap_position=_swap_position(recorded, state, before),
-    )
-
-
-def _table(entity: EntityId, state: endpoint.Endpoint, position: Position) -> Table:
-    salt = endpoint_salt(entity.tenant, entity.id)
-    return compile_policy(state.policy, salt=salt, position=position)
-
-
-def _saved(route: Route) -> SavedRoute:
-    return SavedRoute(
-        entity=route.entity,
-        state=route.state,
-        table_position=route.table.position,
-        swap_position=route.swap_position,
-    )
-
-
-def _restored(saved: SavedRoute) -> Route:
-    return Route(
-        entity=saved.entity,
-        state=saved.state,
-        table=_table(saved.entity, saved.state, saved.table_position),
-        swap_position=saved.swap_position,
-    )
-
-
-def _saved_node(id_: str, state: node.Node) -> SavedNode:
-    return SavedNode(
-        id=id_, state=replace(state, resident=EMPTY), resident=list(state.resident.items())
-    )
-
-
-def _restored_node(saved: SavedNode) -> node.Node:
-    return replace(saved.state, resident=dict(saved.resident))
-
-
-def _swap_position(recorded: Recorded, state: endpoint.Endpoint, before: Route | None) -> Position:
-    if state.swap is None:
-        return 0
-    if before is not None and before.state.swap == state.swap:
-        return before.swap_position
-    return recorded.position
-
-
-def _pins(route: Route) -> frozenset[VersionRef]:
-    return frozenset(_ref(route, version) for version in route.state.pinned_versions)
-
-
-def _ref(route: Route, version: str) -> VersionRef:
-    return VersionRef(tenant=route.entity.tenant, model=route.state.model, version=version)

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from handlers.routing import Route
+from handlers.routes import Route
 from projections.builds import install
 from projections.rebuild import rebuild as rebuild_tables
 from projections.tables import PROJECTIONS
