@@ -18,11 +18,12 @@ import structlog
 
 from engine.decisions import endpoint
 from engine.decisions.decider import Refused
-from events import EntityId, LogError, Metadata
+from events import EntityId, InvalidIdentifier, LogError, Metadata
 from events.catalogue.nodes import VersionRef
 from events.timers import Timers
 from handlers.commands import CommandHandler
-from handlers.routing import Route, Routing
+from handlers.routes import Route
+from handlers.routing import Routing
 
 _log = structlog.get_logger(__name__)
 
@@ -66,7 +67,9 @@ class Swaps:
         while True:
             position = self._routing.position
             settled = True
-            for route in self._routing.swapping():
+            pending = self._routing.swapping()
+            self._armed &= {route.state.swap.swap_id for route in pending if route.state.swap}
+            for route in pending:
                 settled = await self._settle(route) and settled
             if settled:
                 await self._routing.reach(position + 1)
@@ -94,22 +97,27 @@ class Swaps:
         tenant, model = route.entity.tenant, route.state.model
         ref = VersionRef(tenant=tenant, model=model, version=swap.to_version)
         nodes = list(self._routing.serving_nodes())
+        if nodes and all(ref in state.resident for _, state in nodes):
+            resident = self._routing.resident(tenant, model)
+            return endpoint.CompleteSwap(swap_id=swap.swap_id, resident=resident)
         for node_id, _ in nodes:
             failure = self._routing.failures.get((node_id, ref))
             if failure is not None and failure.position > route.swap_position:
                 detail = f"{node_id}: {failure.reason}: {failure.detail}"
                 return endpoint.FailSwap(swap_id=swap.swap_id, reason="load_failed", detail=detail)
-        if nodes and all(ref in state.resident for _, state in nodes):
-            resident = self._routing.resident(tenant, model)
-            return endpoint.CompleteSwap(swap_id=swap.swap_id, resident=resident)
         if self._now() >= swap.deadline:
             return _timed_out(swap.swap_id)
         return None
 
     async def _wake(self) -> None:
         async for wake in self._timers.wakes(TIMER_KIND):
-            due = msgspec.json.decode(wake.payload, type=Deadline)
-            entity = EntityId(due.tenant, "endpoint", due.endpoint)
+            try:
+                due = msgspec.json.decode(wake.payload, type=Deadline)
+                entity = EntityId(due.tenant, "endpoint", due.endpoint)
+            except (msgspec.MsgspecError, InvalidIdentifier) as error:
+                _log.error("not a deadline of ours", timer=wake.timer, error=str(error))
+                await wake.done()
+                continue
             try:
                 await self._end(entity, due.swap_id, _timed_out(due.swap_id))
             except (LogError, Refused) as error:
@@ -119,7 +127,9 @@ class Swaps:
 
     async def _arm(self, entity: EntityId, swap_id: str, deadline: datetime) -> None:
         payload = Deadline(tenant=entity.tenant, endpoint=entity.id, swap_id=swap_id)
-        await self._timers.set(_timer(entity), due=deadline, payload=msgspec.json.encode(payload))
+        await self._timers.set(
+            _timer(entity, swap_id), due=deadline, payload=msgspec.json.encode(payload)
+        )
         self._armed.add(swap_id)
 
     async def _end(
@@ -135,11 +145,12 @@ class Swaps:
         await self._commands.handle(endpoint.DECIDER, entity, command, metadata=metadata)
         if swap_id in self._armed:
             self._armed.discard(swap_id)
-            await self._timers.cancel(_timer(entity))
+            await self._timers.cancel(_timer(entity, swap_id))
 
 
-def _timer(entity: EntityId) -> str:
-    return f"{TIMER_KIND}.{entity.tenant}.{entity.id}"
+def _timer(entity: EntityId, swap_id: str) -> str:
+    """One for each swap: whoever cancels an ended one's must not cancel the next one's."""
+    return f"{TIMER_KIND}.{entity.tenant}.{uuid5(_NAMESPACE, f'{entity.id}:{swap_id}')}"
 
 
 def _timed_out(swap_id: str) -> endpoint.FailSwap:
