@@ -1,16 +1,19 @@
 """What gateways saw, second by second: one WindowObserved per endpoint, appended to TRAFFIC.
 
-Does not guarantee that every window arrives: at most the unsent second and what did not fit into
-`WINDOWS_WAITING_MAX` are lost with a gateway or a long outage of the log; both are counted.
+Guarantees: a window counts what was seen in its second, also while the log is slow or away; it is
+on the log once, however often it is sent. Does not guarantee that every window arrives: what is not
+sent yet is lost with a gateway that is killed, and what does not fit into `WINDOWS_WAITING_MAX`
+while the log is away is dropped, oldest first, and counted.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
+from uuid import UUID
 
 import msgspec
 import structlog
@@ -18,6 +21,7 @@ from ddsketch import DDSketch
 
 from events import UNCHECKED, EntityId, EventLog, LogError, Metadata
 from events.catalogue.traffic import LatencySketch, VersionWindow, WindowObserved
+from events.errors import EventTooLarge
 
 _log = structlog.get_logger(__name__)
 
@@ -63,7 +67,9 @@ class Windows:
         self._clock = clock
         self._second = int(clock())
         self._tallies: dict[tuple[str, str], dict[str, _Tally]] = {}
-        self._waiting: deque[_Closed] = deque()
+        self._waiting: OrderedDict[UUID, _Closed] = OrderedDict()
+        """Windows that are not known to be on the log, by their command's id, oldest first."""
+        self._closed = asyncio.Event()
         self.dropped = 0
         """Windows that did not fit while the log was away."""
 
@@ -83,12 +89,23 @@ class Windows:
     async def run(self) -> None:
         """Publish each window as soon as its second is over, the last one at cancellation."""
         try:
-            while True:
-                await asyncio.sleep(self._second + WINDOW_SECONDS - self._clock())
-                self._close_window()
-                await self._publish()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._close_windows())
+                tasks.create_task(self._publish_closed())
         finally:
             self._close_window()
+            await self._publish()
+
+    async def _close_windows(self) -> None:
+        while True:
+            left_s = self._second + WINDOW_SECONDS - self._clock()
+            await asyncio.sleep(min(left_s, WINDOW_SECONDS))  # the clock may be set back
+            self._close_window()
+
+    async def _publish_closed(self) -> None:
+        while True:
+            await self._closed.wait()
+            self._closed.clear()
             await self._publish()
 
     def _tally(self, tenant: str, endpoint: str, version: str) -> _Tally:
@@ -100,7 +117,7 @@ class Windows:
 
     def _close_window(self) -> None:
         start = datetime.fromtimestamp(self._second, UTC)
-        self._second = max(self._second + WINDOW_SECONDS, int(self._clock()))
+        self._second = self._next_second()
         tallies, self._tallies = self._tallies, {}
         for (tenant, endpoint), versions in tallies.items():
             window = WindowObserved(
@@ -109,34 +126,38 @@ class Windows:
                 seconds=WINDOW_SECONDS,
                 versions={version: tally.window() for version, tally in versions.items()},
             )
-            self._waiting.append(
-                _Closed(
-                    entity=EntityId(tenant, "traffic", endpoint),
-                    window=window,
-                    metadata=Metadata(actor=f"gateway:{self._gateway}", time=start),
-                )
+            metadata = Metadata(actor=f"gateway:{self._gateway}", time=start)
+            self._waiting[metadata.command_id] = _Closed(
+                entity=EntityId(tenant, "traffic", endpoint), window=window, metadata=metadata
             )
         while len(self._waiting) > WINDOWS_WAITING_MAX:
-            self._waiting.popleft()
+            self._waiting.popitem(last=False)
             self.dropped += 1
+        self._closed.set()
+
+    def _next_second(self) -> int:
+        now = int(self._clock())
+        return now if now < self._second else max(self._second + WINDOW_SECONDS, now)
 
     async def _publish(self) -> None:
-        waiting, self._waiting = self._waiting, deque()
-        outcomes = await asyncio.gather(
-            *(self._append(closed) for closed in waiting), return_exceptions=True
-        )
-        for closed, outcome in zip(waiting, outcomes, strict=True):
-            if isinstance(outcome, LogError):
-                self._waiting.append(closed)
-            elif isinstance(outcome, BaseException):
-                raise outcome
-        if self._waiting:
-            _log.warning("windows wait for the log", waiting=len(self._waiting))
+        waiting = list(self._waiting.values())
+        failed = sum(await asyncio.gather(*(self._append(closed) for closed in waiting)))
+        if failed:
+            _log.warning("windows wait for the log", waiting=failed)
 
-    async def _append(self, closed: _Closed) -> None:
-        await self._log.append(
-            closed.entity, [closed.window], expected=UNCHECKED, metadata=closed.metadata
-        )
+    async def _append(self, closed: _Closed) -> bool:
+        """Whether the window still waits. It is taken out only once it is on the log."""
+        try:
+            await self._log.append(
+                closed.entity, [closed.window], expected=UNCHECKED, metadata=closed.metadata
+            )
+        except EventTooLarge as error:
+            _log.error("window dropped", error=str(error))
+            self.dropped += 1
+        except LogError:
+            return True
+        self._waiting.pop(closed.metadata.command_id, None)
+        return False
 
 
 def latency_sketch(sketch: DDSketch) -> LatencySketch:
