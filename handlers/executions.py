@@ -26,7 +26,8 @@ class VersionFailed(InferenceFailed):
 
 
 class NotServed(InferenceFailed):
-    """No node serves the version just now. Nothing was executed: asking again is safe."""
+    """No node serves the version just now, or the one that was asked has too much to do. Nothing
+    was executed: asking again is safe."""
 
     code = "unavailable"
 
@@ -94,6 +95,8 @@ class BusExecutor:
 
 
 def _failure(error: RemoteFailure) -> InferenceFailed:
+    if error.code == "overloaded":  # said by the bus, before the node heard of the request
+        return NotServed(error.detail)
     for kind in (NotServed, DeadlineExceeded):
         if error.code == kind.code:
             return kind(error.detail)

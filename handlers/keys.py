@@ -36,7 +36,8 @@ class Keyring:
 
     def __init__(self, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self.tenants: dict[str, tenant.Tenant] = {}
-        self._holders: dict[str, _Holder] = {}
+        self._holders: dict[str, dict[tuple[str, str], _Holder]] = {}
+        """Digest -> (tenant, key id) -> who it lets in: a secret may be issued more than once."""
         self._now = now
 
     def apply(self, recorded: Recorded) -> None:
@@ -51,21 +52,23 @@ class Keyring:
         """Take a tenant's state as it is."""
         self.tenants[name] = state
         for key_id, key in state.keys.items():
+            holders = self._holders.setdefault(key.secret_sha256, {})
             if key.revoked:
-                self._holders.pop(key.secret_sha256, None)
-            elif key.secret_sha256 not in self._holders:
+                holders.pop((name, key_id), None)
+            elif (name, key_id) not in holders:
                 scopes = frozenset(key.scopes)
-                self._holders[key.secret_sha256] = _Holder(
+                holders[name, key_id] = _Holder(
                     principal=Principal(tenant=name, key_id=key_id, scopes=scopes),
                     expires_at=key.expires_at,
                 )
 
     def authenticate(self, secret: str) -> Principal | None:
         """The holder of a key that is known, not revoked and not expired."""
-        holder = self._holders.get(digest(secret))
-        if holder is None or (holder.expires_at is not None and holder.expires_at <= self._now()):
-            return None
-        return holder.principal
+        holders = self._holders.get(digest(secret), {})
+        for _, holder in sorted(holders.items()):
+            if holder.expires_at is None or holder.expires_at > self._now():
+                return holder.principal
+        return None
 
     def exists(self, name: str) -> bool:
         return name in self.tenants
