@@ -49,6 +49,7 @@ from projections.failures import ProjectionStopped
 from projections.progress import Progress
 from projections.reader import Reader, become_reader, reader_settings
 from projections.snapshots import Snapshots
+from switchback.ending import end
 from switchback.servers import Addresses
 from switchback.settings import Settings
 
@@ -109,7 +110,7 @@ class _Parts:
         """In the background until the process stops."""
         task = asyncio.create_task(work, name=name)
         task.add_done_callback(self._ended)
-        self.stack.push_async_callback(_cancelled, task)
+        self.stack.push_async_callback(end, task)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         if task.cancelled() or self.failure.done():
@@ -117,6 +118,7 @@ class _Parts:
         error = task.exception() or RuntimeError(f"{task.get_name()} ended")
         _log.error("a part of the process failed", part=task.get_name(), error=str(error))
         self.failure.set_exception(error)
+        self.failure.exception()  # said already, should nobody come to wait for it
 
     async def connect(self) -> None:
         settings, stack = self.settings, self.stack
@@ -297,11 +299,6 @@ async def _until_stopped(projector: Projector) -> None:
     except ProjectionStopped as error:
         _log.error("the projector stopped", error=str(error))
         await asyncio.Event().wait()
-
-
-async def _cancelled(task: asyncio.Task[Any]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
 
 
 def _key(secret: bytes, command_id: UUID) -> str:

@@ -19,6 +19,7 @@ from nats.aio.msg import Msg
 
 from events.bus import Handler, StreamHandler
 from events.errors import LogUnavailable, NoResponders, RemoteFailure, RequestTimeout
+from events.jetstream.answers import answered
 from events.jetstream.channel import Channel, Interrupted
 from events.jetstream.serving import (
     CANCEL_PREFIX,
@@ -52,7 +53,7 @@ class JetStreamBus:
         LogUnavailable (not connected: it was not sent)."""
         self._check_connected()
         try:
-            reply = await self._client.request(subject, payload, timeout=timeout_s)
+            reply = await answered(self._client.request(subject, payload, timeout=timeout_s))
         except errors.NoRespondersError as error:
             raise NoResponders(subject) from error
         except errors.TimeoutError as error:

@@ -16,6 +16,7 @@ from nats.aio.msg import Msg
 
 from events.errors import LogUnavailable
 from events.event import Position
+from events.jetstream.answers import answered
 from events.jetstream.failures import ATTEMPT_SECONDS, NOT_FOUND, Patience, Refused, Unanswered
 
 Json = dict[str, Any]
@@ -67,8 +68,10 @@ class Calls:
         if not self.client.is_connected:
             raise LogUnavailable("not connected")
         try:
-            return await self.client.request(
-                subject, body, timeout=timeout_s, headers=dict(headers) if headers else None
+            return await answered(
+                self.client.request(
+                    subject, body, timeout=timeout_s, headers=dict(headers) if headers else None
+                )
             )
         except errors.NoRespondersError as error:
             raise LogUnavailable(f"nobody answers on {subject}") from error

@@ -13,6 +13,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from events.errors import LogUnavailable, RemoteFailure
+from events.jetstream.answers import answered
 
 REQUESTS_MAX: Final = 1_000
 """Requests one service handles at the same time."""
@@ -37,7 +38,7 @@ async def heard(client: Client) -> None:
     one could drop a request. A request to nobody keeps its place in the line.
     """
     try:
-        await client.request(client.new_inbox(), timeout=_HEARD_SECONDS)
+        await answered(client.request(client.new_inbox(), timeout=_HEARD_SECONDS))
     except errors.NoRespondersError:
         return
     except errors.Error as error:

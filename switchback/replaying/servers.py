@@ -24,11 +24,11 @@ from projections.progress import POLL_SECONDS, Progress
 from projections.projection import Projection
 from projections.tables import PROJECTIONS
 from switchback.embedded import NatsServer, PostgresServer, RedisServer
+from switchback.ending import end
 from switchback.replaying.contents import read_tables
 from switchback.replaying.memory import Replayed
 
 REPLAY_SECONDS_MAX: Final = 120.0
-_CANCEL_AGAIN_SECONDS: Final = 0.2
 
 
 class Stage:
@@ -61,7 +61,7 @@ class Stage:
             try:
                 yield Projecting(progress, running, cache)
             finally:
-                await _end(running)
+                await end(running)
 
     async def routing(self) -> Routing:
         """The log folded as a gateway does."""
@@ -156,11 +156,3 @@ class ReplayServers:
         async with Pool(PoolSettings(dsn=self._postgres.url)) as pool:
             await pool.execute(f"CREATE DATABASE {name}")
         return self._postgres.url.rpartition("/")[0] + f"/{name}"
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    """Cancel until it has ended: Python 3.11's `wait_for`, which drivers use, may lose the first
-    cancellation when it comes at the moment an answer does."""
-    while not task.done():
-        task.cancel()
-        await asyncio.wait({task}, timeout=_CANCEL_AGAIN_SECONDS)
