@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from engine.decisions import endpoint, model, node
+from engine.decisions.policy import mentions
 from events import EntityId, Metadata, Position
 from events.catalogue.endpoints import Policy
 from events.catalogue.nodes import VersionRef
@@ -91,7 +92,7 @@ class World:
         return await self.do(CHAT, command)
 
     async def set_policy(self, policy: Policy) -> Position:
-        versions = frozenset({*policy.split, *(shadow.version for shadow in policy.shadow)})
+        versions = frozenset(version for _, version in mentions(policy))
         return await self.do(
             CHAT, endpoint.SetPolicy(policy=policy, registered=versions, resident=versions)
         )
