@@ -128,11 +128,9 @@ class Gateway:
                 executed = await self._attempt(routed.ref, execution)
                 break
             except NotServed as failure:
-                waited_s = time.perf_counter() - began + RETRY_SECONDS
-                if waited_s > min(deadline_s, NOT_SERVED_SECONDS):
+                if not await _time_is_left(began, min(deadline_s, NOT_SERVED_SECONDS)):
                     self._windows.failed(tenant, endpoint, routed.ref.version, code=failure.code)
                     raise
-                await asyncio.sleep(RETRY_SECONDS)
             except (VersionFailed, DeadlineExceeded) as failure:
                 self._windows.failed(tenant, endpoint, routed.ref.version, code=failure.code)
                 raise
@@ -197,3 +195,11 @@ class Gateway:
         for task in self._shadows:
             task.cancel()
         await asyncio.gather(*self._shadows, return_exceptions=True)
+
+
+async def _time_is_left(began: float, limit_s: float) -> bool:
+    """Whether there is, after a pause; without one if there would be none."""
+    if time.perf_counter() - began + RETRY_SECONDS < limit_s:
+        await asyncio.sleep(RETRY_SECONDS)
+        return time.perf_counter() - began < limit_s
+    return False

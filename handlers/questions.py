@@ -6,10 +6,11 @@ not depend on what the tables keep.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from msgspec.structs import asdict
 
@@ -33,6 +34,7 @@ from projections.tables import endpoints as table
 from projections.working import WorkingSet
 
 At: TypeAlias = Position | datetime
+ENDPOINTS_KNOWN_MAX: Final = 10_000
 _SHOWN = frozenset(results.Endpoint.__struct_fields__)
 
 
@@ -58,12 +60,29 @@ class Questions:
         self._routing = routing
         self._secret = receipt_secret
         self._now = now
+        self._known: OrderedDict[EntityId, table.EndpointRow] = OrderedDict()
+        """Endpoints as they were last seen, least recently asked for first."""
 
     async def endpoint_at(
         self, tenant: str, *, endpoint: str, at: At | None = None
     ) -> results.Endpoint:
-        """The endpoint as it was; `at` None is now."""
-        return fold_endpoint(await self.history(tenant, endpoint=endpoint, at=at))
+        """The endpoint as it was; `at` None is now.
+
+        What was read before is not read again, unless the question is about a time or about
+        something before it.
+        """
+        entity = EntityId(tenant, "endpoint", endpoint)
+        known = self._known.get(entity)
+        if known is not None and not _is_from(known, at):
+            known = None
+        if known is None:
+            row = _folded(None, await self._read(tenant, endpoint, at))
+        else:
+            row = _folded(known, await self._read_on(entity, at, after=known.position))
+        if row is None:
+            raise NoSuchEndpoint(endpoint)
+        self._remember(entity, row)
+        return _shown(row)
 
     async def endpoints_at(
         self, tenant: str, *, at: At, after: str, limit: int
@@ -74,8 +93,9 @@ class Questions:
         for name in names:
             if name > after and len(found) < limit:
                 history = await self._read(tenant, name, at)
-                if history:
-                    found.append(fold_endpoint(history))
+                row = _folded(None, history)
+                if row is not None:
+                    found.append(_shown(row))
         return found
 
     async def explain_key(
@@ -121,16 +141,25 @@ class Questions:
             raise NoSuchEndpoint(endpoint)
         return found
 
+    def _remember(self, entity: EntityId, row: table.EndpointRow) -> None:
+        known = self._known.pop(entity, row)
+        self._known[entity] = max(known, row, key=lambda each: each.position)
+        while len(self._known) > ENDPOINTS_KNOWN_MAX:
+            self._known.popitem(last=False)
+
     async def _read(self, tenant: str, endpoint: str, at: At | None) -> list[Recorded]:
         """In the order of the log, up to the first event that came later: clocks of two processes
         may differ, and a history without its middle means nothing."""
+        return await self._read_on(EntityId(tenant, "endpoint", endpoint), at, after=0)
+
+    async def _read_on(self, entity: EntityId, at: At | None, *, after: Position) -> list[Recorded]:
         found: list[Recorded] = []
-        async with aclosing(self._log.read(EntityId(tenant, "endpoint", endpoint))) as history:
+        async with aclosing(self._log.read(entity, after=after)) as history:
             async for recorded in history:
                 if not _by(recorded, at):
                     break
                 found.append(recorded)
-        _check(found)
+        _check(found, after=after)
         return found
 
 
@@ -145,26 +174,41 @@ class ReceiptInvalid(Invalid):
         super().__init__({"receipt": reason})
 
 
-def fold_endpoint(history: Sequence[Recorded]) -> results.Endpoint:
-    """The endpoint after these events, by the fold that also makes the table."""
+def _folded(
+    before: table.EndpointRow | None, events: Sequence[Recorded]
+) -> table.EndpointRow | None:
+    """The endpoint after further events, by the fold that also makes the table."""
+    if not events:
+        return before
     rows = WorkingSet()
-    for recorded in history:
+    if before is not None:
+        rows[table.ENDPOINTS].put(before)
+    for recorded in events:
         table.PROJECTION.fold(rows, recorded)
-    entity = history[-1].entity
-    row = rows[table.ENDPOINTS].get((entity.tenant, entity.id))
-    assert row is not None, "an endpoint's history begins with its creation"
+    entity = events[-1].entity
+    return rows[table.ENDPOINTS].get((entity.tenant, entity.id))
+
+
+def _shown(row: table.EndpointRow) -> results.Endpoint:
     shown: dict[str, Any] = {name: v for name, v in asdict(row).items() if name in _SHOWN}
     shown["alerts"] = list(row.alerts)
     return results.Endpoint(**shown)
 
 
-def _check(history: Sequence[Recorded]) -> None:
-    """Raises MalformedEvent for what can be no endpoint's history."""
+def _check(history: Sequence[Recorded], *, after: Position) -> None:
+    """Raises MalformedEvent for what can be no endpoint's history after a position."""
     for index, recorded in enumerate(history):
         event = recorded.event
-        if type(event) not in EVENTS or (index == 0 and not isinstance(event, EndpointCreated)):
+        first = index == 0 and not after
+        if type(event) not in EVENTS or (first and not isinstance(event, EndpointCreated)):
             reason = f"{event.type} cannot follow what came before it"
             raise MalformedEvent(recorded.position, recorded.entity.subject, reason)
+
+
+def _is_from(row: table.EndpointRow, at: At | None) -> bool:
+    """Whether the row says nothing that was not so yet. Clocks differ, so no row answers for a
+    time."""
+    return at is None or (not isinstance(at, datetime) and row.position <= at)
 
 
 def _by(recorded: Recorded, at: At | None) -> bool:

@@ -22,6 +22,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     table: Table
     swap_position: Position
     """Where the pending swap was requested; 0 without one."""
+    pins: frozenset[VersionRef]
+    """What must be resident for it."""
 
 
 class LoadFailure(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +80,7 @@ def route_after(recorded: Recorded, state: endpoint.Endpoint, before: Route | No
         state=state,
         table=table,
         swap_position=_swap_position(recorded, state, before),
+        pins=_pins(recorded.entity, state),
     )
 
 
@@ -102,6 +105,7 @@ def restored_route(saved: SavedRoute) -> Route:
         state=saved.state,
         table=_table(saved.entity, saved.state, saved.table_position),
         swap_position=saved.swap_position,
+        pins=_pins(saved.entity, saved.state),
     )
 
 
@@ -123,9 +127,11 @@ def _swap_position(recorded: Recorded, state: endpoint.Endpoint, before: Route |
     return recorded.position
 
 
-def pins(route: Route) -> frozenset[VersionRef]:
-    """What must be resident for an endpoint."""
-    return frozenset(ref_of(route, version) for version in route.state.pinned_versions)
+def _pins(entity: EntityId, state: endpoint.Endpoint) -> frozenset[VersionRef]:
+    return frozenset(
+        VersionRef(tenant=entity.tenant, model=state.model, version=version)
+        for version in state.pinned_versions
+    )
 
 
 def ref_of(route: Route, version: str) -> VersionRef:

@@ -23,7 +23,6 @@ from handlers.routes import (
     Route,
     SavedFailure,
     Snapshot,
-    pins,
     ref_of,
     restored_node,
     restored_route,
@@ -95,6 +94,11 @@ class Routing:
             raise
 
     @property
+    def entities(self) -> int:
+        """How many it holds."""
+        return len(self.routes) + len(self.models) + len(self.nodes) + len(self.keyring.tenants)
+
+    @property
     def pinned(self) -> Iterable[VersionRef]:
         """What must be resident: routed to, a rollback's target, or about to be swapped in."""
         return self._pins.keys()
@@ -126,7 +130,7 @@ class Routing:
 
     def routed_by(self, ref: VersionRef) -> frozenset[str]:
         """The endpoints that route to a version, or would after a rollback or a swap."""
-        return frozenset(route.entity.id for route in self.routes.values() if ref in pins(route))
+        return frozenset(route.entity.id for route in self.routes.values() if ref in route.pins)
 
     def asked_at(self, ref: VersionRef) -> Position:
         """Where a pending swap last asked for a version; 0 if none does."""
@@ -195,12 +199,15 @@ class Routing:
             self._swapping.discard(key)
         else:
             self._swapping.add(key)
-        self._pins.update(pins(after))
-        if before is not None:
-            for ref in pins(before):
-                self._pins[ref] -= 1
-                if not self._pins[ref]:
-                    del self._pins[ref]
+        if before is None or before.pins != after.pins:
+            self._pins.update(after.pins)
+            self._unpin(before.pins if before is not None else frozenset())
+
+    def _unpin(self, refs: frozenset[VersionRef]) -> None:
+        for ref in refs:
+            self._pins[ref] -= 1
+            if not self._pins[ref]:
+                del self._pins[ref]
 
     def _apply_model(self, recorded: Recorded) -> None:
         key = (recorded.entity.tenant, recorded.entity.id)

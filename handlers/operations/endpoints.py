@@ -87,13 +87,16 @@ class EndpointOperations(OperationsBase):
         """Wait until the swap has completed or failed, as every live gateway sees it."""
         while True:
             position = self._routing.position
-            for recorded in await self._questions.history(tenant, endpoint=endpoint, at=None):
-                event = recorded.event
-                if isinstance(event, SwapCompleted | SwapFailed) and event.swap_id == swap_id:
-                    await self._gateways.applied(recorded.position)
-                    ended = await self.endpoint_at(tenant, endpoint=endpoint, at=recorded.position)
-                    assert ended.swap is not None, "a swap that ended is shown until the next"
-                    return ended.swap
+            view = await self.endpoint_at(tenant, endpoint=endpoint, at=None)
+            if view.swap is not None and view.swap.id == swap_id:
+                if view.swap.state != "requested":
+                    await self._gateways.applied(view.position)
+                    return view.swap
+                await self._not_pending(tenant, endpoint, swap_id, after=view.position)
+                continue
+            ended = await self._ended_before(tenant, endpoint, swap_id)
+            if ended is not None:
+                return ended
             await self._routing.reach(position + 1)
 
     async def rollback(
@@ -173,6 +176,28 @@ class EndpointOperations(OperationsBase):
             except Contended:
                 continue
         return await self._on_endpoint(tenant, endpoint, command, metadata)
+
+    async def _ended_before(self, tenant: str, endpoint: str, swap_id: str) -> results.Swap | None:
+        """A swap that ended before another one was asked for; None if the log we read from does
+        not hold it yet."""
+        for recorded in await self._questions.history(tenant, endpoint=endpoint, at=None):
+            event = recorded.event
+            if isinstance(event, SwapCompleted | SwapFailed) and event.swap_id == swap_id:
+                await self._gateways.applied(recorded.position)
+                ended = await self.endpoint_at(tenant, endpoint=endpoint, at=recorded.position)
+                assert ended.swap is not None, "a swap that ended is shown until the next"
+                return ended.swap
+        return None
+
+    async def _not_pending(
+        self, tenant: str, endpoint: str, swap_id: str, *, after: Position
+    ) -> None:
+        """Returns when this process has seen the swap end."""
+        await self._routing.reach(after)
+        while (swap := self._routing.routes[tenant, endpoint].state.swap) is not None:
+            if swap.swap_id != swap_id:
+                return
+            await self._routing.reach(self._routing.position + 1)
 
     async def _last_rollback(
         self, tenant: str, endpoint: str, outcome: Outcome[endpoints.State]
