@@ -71,6 +71,11 @@ class Call(Request[Any, Any, Any]):
         """The least position a read must reflect; 0 when the client does not care."""
         return self.caller.min_position
 
+    def key_holds(self) -> bool:
+        """Whether the key is still one, for what outlives the moment it was asked at."""
+        secret = self.headers["authorization"].partition(" ")[2].strip()
+        return self.front.services.tenants.authenticate(secret) is not None
+
     async def metadata(self) -> Metadata:
         """Of the one command this request is."""
         caller = self.caller

@@ -50,7 +50,7 @@ async def stream_events(
     resumed = after if last_event_id is None else _position(last_event_id)
     named = _entity(request.tenant, entity)
     pattern = named.subject if named is not None else f"evt.{request.tenant}.>"
-    return request.front.streams.response(pattern, after=resumed)
+    return request.front.streams.response(pattern, after=resumed, allowed=request.key_holds)
 
 
 def _entity(tenant: str, name: str | None) -> EntityId | None:

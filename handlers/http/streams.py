@@ -8,7 +8,7 @@ client that does not read holds up its own stream alone, and is cut off after `S
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Final
 
@@ -64,11 +64,16 @@ class Streams:
     def open(self) -> int:
         return len(self._open)
 
-    def response(self, pattern: str, *, after: Position) -> EventStream:
-        """Raises Rejected (`overloaded`) when too many are open."""
+    def response(
+        self, pattern: str, *, after: Position, allowed: Callable[[], bool]
+    ) -> EventStream:
+        """Raises Rejected (`overloaded`) when too many are open.
+
+        `allowed` is asked before anything is sent: the stream ends when its key does.
+        """
         if self._closed or len(self._open) >= self._streams_max:
             raise Rejected("overloaded", f"{len(self._open)} event streams are open")
-        return EventStream(self, pattern, after)
+        return EventStream(self, pattern, after, allowed)
 
     def close(self) -> None:
         """End every stream; clients come back with `Last-Event-ID`."""
@@ -76,9 +81,16 @@ class Streams:
         for task in self._open:
             task.cancel()
 
-    async def serve(self, pattern: str, after: Position, receive: Receive, send: Send) -> None:
-        """Send until the client goes, stalls, or `close`."""
-        writing = asyncio.create_task(self._write(pattern, after, send))
+    async def serve(
+        self,
+        pattern: str,
+        after: Position,
+        allowed: Callable[[], bool],
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Send until the client goes, stalls, may not any more, or `close`."""
+        writing = asyncio.create_task(self._write(pattern, after, allowed, send))
         leaving = asyncio.create_task(_disconnected(receive))
         self._open.add(writing)
         self.idle.clear()
@@ -96,12 +108,16 @@ class Streams:
         elif isinstance(results[0], Exception):
             raise results[0]
 
-    async def _write(self, pattern: str, after: Position, send: Send) -> None:
+    async def _write(
+        self, pattern: str, after: Position, allowed: Callable[[], bool], send: Send
+    ) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         try:
             await self._body(send, _HEARTBEAT)
             async with aclosing(self._frames(pattern, after)) as frames:
                 async for frame in frames:
+                    if not allowed():
+                        break
                     await self._body(send, frame)
         except MalformedEvent as error:
             _log.error("an event stream met a foreign message", error=str(error))
@@ -143,17 +159,20 @@ class Streams:
 class EventStream(Response[bytes]):
     """The response that serves one stream."""
 
-    def __init__(self, streams: Streams, pattern: str, after: Position) -> None:
+    def __init__(
+        self, streams: Streams, pattern: str, after: Position, allowed: Callable[[], bool]
+    ) -> None:
         super().__init__(b"", media_type=MEDIA_TYPE)
         self._streams = streams
         self._pattern = pattern
         self._after = after
+        self._allowed = allowed
 
     def to_asgi_response(self, *_: object, **__: object) -> EventStream:  # type: ignore[override]
         return self
 
     async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
-        await self._streams.serve(self._pattern, self._after, receive, send)
+        await self._streams.serve(self._pattern, self._after, self._allowed, receive, send)
 
 
 async def _next(batches: AsyncIterator[Sequence[Recorded]]) -> Sequence[Recorded]:

@@ -137,7 +137,7 @@ async def test_a_listener_that_does_not_read_is_cut_off() -> None:
         async def receive() -> object:
             return await asyncio.Event().wait()
 
-        await streams.serve("evt.acme.>", 0, receive, send)  # type: ignore[arg-type]
+        await streams.serve("evt.acme.>", 0, lambda: True, receive, send)  # type: ignore[arg-type]
         assert streams.open == 0
         assert sent[-1].startswith(b"id: 1\n")
 
