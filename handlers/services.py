@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from types import MappingProxyType
 from typing import Annotated, Any, Final, TypeAlias
-from uuid import UUID, uuid4
+from uuid import UUID, uuid4, uuid5
 
 import msgspec
 import structlog
@@ -38,11 +39,15 @@ PAYLOAD_BYTES_MAX: Final = 1024 * 1024
 class Payload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What every command may carry."""
 
-    command_id: UUID = msgspec.field(default_factory=uuid4)
+    command_id: UUID | None = None
     actor: str = "nats"
 
-    def metadata(self) -> Metadata:
-        return Metadata(command_id=self.command_id, time=datetime.now(UTC), actor=self.actor[:200])
+    def metadata(self, subject: str, payload: bytes) -> Metadata:
+        """The same id with another payload is another command, as over HTTP."""
+        command_id = uuid4()
+        if self.command_id is not None:
+            command_id = uuid5(self.command_id, f"{subject}\n{sha256(payload).hexdigest()}")
+        return Metadata(command_id=command_id, time=datetime.now(UTC), actor=self.actor[:200])
 
 
 class RegisterModel(Payload, frozen=True, kw_only=True):
@@ -186,7 +191,8 @@ class CommandServices:
         arguments = {
             name: getattr(command, name) for name in shape.__struct_fields__ if name not in _OWN
         }
-        return await method(self._operations)(tenant, **arguments, metadata=command.metadata())
+        metadata = command.metadata(subject, payload)
+        return await method(self._operations)(tenant, **arguments, metadata=metadata)
 
 
 class CommandRefused(Exception):

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from uuid import uuid4
 
 import httpx
 import nats
@@ -712,6 +713,21 @@ async def test_a_bad_command_over_nats_is_refused_alike(
     assert reply.headers is not None
     assert reply.headers["Nats-Service-Error-Code"] == code
     assert await target.position() == before
+
+
+async def test_a_command_id_used_for_another_payload_is_another_command(target: Target):
+    client = await nats.connect(target.system.settings.nats_url)
+    command_id = str(uuid4())
+    positions = set()
+    for model in ("by-nats", "by-nats", "by-nats-too"):
+        payload = json.dumps({"model": model, "command_id": command_id}).encode()
+        reply = await client.request("cmd.default.model.register", payload, timeout=5)
+        positions.add(position := json.loads(reply.data)["position"])
+        headers = {"Switchback-Min-Position": str(position)}
+        shown = await target.http.get(f"/api/v1/models/{model}", headers=headers)
+        assert shown.json()["position"] == position
+    await client.close()
+    assert len(positions) == 2
 
 
 async def test_after_all_this_the_system_is_as_it_was(target: Target):
