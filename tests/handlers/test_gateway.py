@@ -369,7 +369,7 @@ async def test_a_rollback_takes_the_next_request_back(world: World):
     assert (await rig.infer()).version == "1.0.0"
 
 
-# ------------------------------------------------------------------------------- over the bus
+# ---- over the bus
 
 
 EXECUTION = Execution(inputs=[1, "two"], parameters={"t": 0.5}, timeout_s=5.0)

@@ -138,7 +138,7 @@ async def test_keeping_ends_when_another_has_the_lease():
         await keep(leases, lease)
 
 
-# ------------------------------------------------------------------------------------- liveness
+# ---- liveness
 
 
 @pytest_asyncio.fixture
@@ -245,7 +245,7 @@ async def test_a_log_that_is_away_for_a_moment_only_puts_it_off(world: World, mo
         await eventually(lambda: world.routing.nodes["n2"].status == "lost")
 
 
-# ------------------------------------------------------------------------------------- gateways
+# ---- gateways
 
 
 class Cluster:
