@@ -17,9 +17,9 @@ from litestar.types import Message, Send
 from events.event import Position
 from projections.queries import Queries
 
-WAIT_SECONDS: Final = 0.5
+WAIT_SECONDS: Final = 1.0
 LATE_SECONDS: Final = 2.0
-"""After a wait in vain, how long nobody waits again."""
+"""After a wait in vain, how long the tenant's reads do not wait again."""
 TENANTS_MAX: Final = 10_000
 _HEADER: Final = b"switchback-position"
 
@@ -30,17 +30,19 @@ class OwnWrites:
     def __init__(self, queries: Queries) -> None:
         self._queries = queries
         self._last: OrderedDict[str, Position] = OrderedDict()
-        self._late_until = 0.0
+        self._late_until: dict[str, float] = {}
+        """Tenant -> event loop time; those who waited in vain."""
 
     async def floor(self, tenant: str) -> Position:
         """The position the tenant's reads can reflect and should; 0 for any."""
         position = self._last.get(tenant, 0)
         now = asyncio.get_running_loop().time()
-        if not position or now < self._late_until:
+        if not position or now < self._late_until.get(tenant, 0.0):
             return 0
         if await self._queries.caught_up(position, within_s=WAIT_SECONDS):
+            self._late_until.pop(tenant, None)
             return position
-        self._late_until = now + WAIT_SECONDS + LATE_SECONDS
+        self._late_until[tenant] = now + WAIT_SECONDS + LATE_SECONDS
         return 0
 
     def noting(self, tenant: str, send: Send) -> Send:
@@ -58,4 +60,5 @@ class OwnWrites:
     def _note(self, tenant: str, position: Position) -> None:
         self._last[tenant] = max(position, self._last.pop(tenant, 0))
         while len(self._last) > TENANTS_MAX:
-            self._last.popitem(last=False)
+            forgotten, _ = self._last.popitem(last=False)
+            self._late_until.pop(forgotten, None)
