@@ -81,6 +81,7 @@ class FakeLeases:
         self.live: dict[str, Lease] = {}
         self.away = False
         self.looks = 0
+        """How often somebody saw who holds what."""
 
     @property
     def ttl_s(self) -> float:
@@ -105,8 +106,10 @@ class FakeLeases:
             self.expire(lease.name)
 
     async def held(self, prefix: str) -> Mapping[str, Lease]:
-        self.looks += 1
-        await self._answer()
+        try:
+            await self._answer()
+        finally:
+            self.looks += 1
         return {name: lease for name, lease in self.live.items() if _below(name, prefix)}
 
     async def watch(self, prefix: str) -> AsyncIterator[LeaseChange]:

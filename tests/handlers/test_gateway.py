@@ -13,26 +13,20 @@ from engine.decisions import endpoint
 from engine.routing import open_receipt
 from events.catalogue.endpoints import Policy, Rule, Shadow, When
 from events.catalogue.nodes import VersionRef
-from events.errors import RemoteFailure
 from events.memory import MemoryLog
 from handlers import gateway as module
 from handlers.executions import (
-    BusExecutor,
     DeadlineExceeded,
     EndpointUnknown,
     Executed,
     Execution,
     NotServed,
     VersionFailed,
-    decode_execution,
-    encode_executed,
-    subject_of,
 )
 from handlers.gateway import Gateway, Inference
 from handlers.questions import Questions
 from handlers.traffic import Windows
-from tests.handlers.fakes import FakeBus
-from tests.handlers.world import CHAT, World, eventually, opened, ref
+from tests.handlers.world import CHAT, World, eventually, opened
 
 SECRET = b"a secret of thirty-two bytes ...."
 SECONDS = 1_770_000_000.25
@@ -367,75 +361,3 @@ async def test_a_rollback_takes_the_next_request_back(world: World):
     assert (await rig.infer()).version == "2.0.0"
     await world.do(CHAT, endpoint.RollBack())
     assert (await rig.infer()).version == "1.0.0"
-
-
-# ---- over the bus
-
-
-EXECUTION = Execution(inputs=[1, "two"], parameters={"t": 0.5}, timeout_s=5.0)
-
-
-async def serving(bus: FakeBus, version: str, handler: Any) -> None:
-    await bus.serve(subject_of(ref(version)), handler, queue="nodes")
-
-
-async def test_the_bus_carries_a_request_and_its_answer():
-    bus = FakeBus()
-
-    async def handler(_subject: str, payload: bytes) -> bytes:
-        got = decode_execution(payload)
-        assert got == EXECUTION
-        return encode_executed(Executed(outputs={"sum": got.inputs}, runtime_ms=2.5))
-
-    await serving(bus, "1.0.0-rc.1+b.5", handler)
-    executed = await BusExecutor(bus).execute(ref("1.0.0-rc.1+b.5"), EXECUTION)
-    assert executed == Executed(outputs={"sum": [1, "two"]}, runtime_ms=2.5)
-
-
-@pytest.mark.parametrize(
-    ("code", "error"),
-    [
-        ("unavailable", NotServed),
-        ("overloaded", NotServed),
-        ("timeout", DeadlineExceeded),
-        ("runtime_failed", VersionFailed),
-        ("internal", VersionFailed),
-    ],
-)
-async def test_what_a_node_says_decides_whether_another_one_is_asked(code: str, error):
-    bus = FakeBus()
-
-    async def handler(subject: str, payload: bytes) -> bytes:
-        raise RemoteFailure(subject, code, "as the test wants it")
-
-    await serving(bus, "1.0.0", handler)
-    with pytest.raises(error, match="as the test wants it"):
-        await BusExecutor(bus).execute(ref("1.0.0"), EXECUTION)
-
-
-async def test_without_a_server_or_a_connection_nothing_was_executed():
-    bus = FakeBus()
-    with pytest.raises(NotServed):
-        await BusExecutor(bus).execute(ref("1.0.0"), EXECUTION)
-    bus.away = True
-    with pytest.raises(NotServed):
-        await BusExecutor(bus).execute(ref("1.0.0"), EXECUTION)
-
-
-async def test_a_node_that_does_not_answer_in_time_is_a_deadline():
-    bus = FakeBus()
-
-    async def never(_subject: str, _payload: bytes) -> bytes:
-        return await asyncio.Future()
-
-    await serving(bus, "1.0.0", never)
-    execution = Execution(inputs=None, parameters={}, timeout_s=0.01)
-    with pytest.raises(DeadlineExceeded):
-        await BusExecutor(bus).execute(ref("1.0.0"), execution)
-
-
-def test_no_two_versions_share_a_subject_and_none_adds_a_token():
-    versions = ["1.0.0", "1.0.0-rc.1", "1.0.0-rc-1", "1.0.0+1", "1.0.0-1", "10.0.0", "1.00.0"]
-    subjects = [subject_of(ref(version)) for version in versions]
-    assert len(set(subjects)) == len(versions)
-    assert {subject.count(".") for subject in subjects} == {3}
