@@ -152,7 +152,7 @@ async def _last(log: MemoryLog) -> int:
 async def _until_none_is_building(projector: Projector) -> None:
     """The switch is in the tables a moment before the projector says so."""
     async with asyncio.timeout(30):
-        while (await projector.status()).building:
+        while (await projector.status()).building:  # noqa: ASYNC110 - it has no signal
             await asyncio.sleep(0)
 
 
