@@ -14,6 +14,7 @@ import msgspec
 from events.event import Event
 
 Severity: TypeAlias = Literal["warning", "critical"]
+Metric: TypeAlias = Literal["error_rate", "timeout_rate", "latency"]
 Day: TypeAlias = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
 
@@ -44,6 +45,21 @@ class Rule(
     split: dict[str, float]
 
 
+class Comparison(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
+    """When a shadow's output agrees with the answer that was returned."""
+
+    kind: Literal["exact", "numeric", "text", "function"] = "exact"
+    """`numeric`: every number within `tolerance`, all else equal; `text`: the similarity of every
+    text is at least `similarity`, all else equal; `function`: one that gateways know by `name`."""
+    tolerance: float = 0.0
+    """Of numbers: relative to the larger one, or absolute below 1."""
+    similarity: float = 1.0
+    """Of texts, 0 to 1: normalised insertions and deletions."""
+    name: str | None = None
+
+
 class Shadow(
     msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
 ):
@@ -52,6 +68,7 @@ class Shadow(
     version: str
     fraction: float = 1.0
     """Of the requests, 0 to 1."""
+    compare: Comparison = Comparison()
 
 
 class Policy(
@@ -65,6 +82,64 @@ class Policy(
     """The same key gets the same version while the policy stands."""
     shadow: tuple[Shadow, ...] = ()
     rules: tuple[Rule, ...] = ()
+
+
+class Step(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
+    """One step of a rollout."""
+
+    weight: float
+    """The candidate's share of the traffic in per cent, 0 to 100; grows from step to step."""
+    hold_s: float
+    """How long the step lasts at least, 0 to 30 days."""
+    min_samples: int = 0
+    """Requests the candidate must have answered in this step before it can pass."""
+
+
+class Analysis(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
+    """How a rollout judges its candidate. Error rate and sample ratio are always judged."""
+
+    metric: Metric = "error_rate"
+    """What is compared with the baseline, besides the error rate. `latency`: the share of requests
+    that take longer than `max_latency_ms`, which it needs."""
+    alpha: float = 0.05
+    """The probability that a candidate as good as the baseline is ever rolled back: over all
+    metrics, and however often one looks."""
+    margin: float = 0.02
+    """To pass, the candidate's rate must be shown to exceed the baseline's by at most this."""
+    max_error_rate: float | None = None
+    """Fail when the candidate's error rate is shown to be higher, whatever the baseline's is."""
+    max_latency_ms: float | None = None
+    """Fail when more than 5 % of the candidate's requests are shown to take longer."""
+    max_latency_ratio: float | None = None
+    """Fail when the candidate's mean latency is shown to exceed the baseline's times this."""
+    max_disagreement_rate: float | None = None
+    """Pass only when the candidate, as a shadow, is shown to disagree less often than this."""
+    on_inconclusive: Literal["hold", "rollback", "promote"] = "hold"
+    """What to do when a step's hold is over and the evidence says neither pass nor fail."""
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one metric says, and on what evidence."""
+
+    metric: str
+    """`error_rate`, `timeout_rate`, `latency`, `sample_ratio`, or the name of a limit."""
+    outcome: Literal["pass", "fail", "inconclusive"]
+    baseline_samples: int
+    candidate_samples: int
+    estimate: float | None = None
+    """The candidate's rate or mean minus the baseline's; of a limit, the candidate's own."""
+    interval: tuple[float, float] | None = None
+    """Of the estimate, valid at every look, at level 1 - alpha."""
+    e_value: float | None = None
+    """Evidence of harm; it fails at `threshold`."""
+    alpha: float
+    """This metric's part of the rollout's alpha."""
+    threshold: float | None = None
+    detail: str = ""
 
 
 class EndpointCreated(Event, frozen=True, kw_only=True, omit_defaults=True):
@@ -118,13 +193,86 @@ class RolledBack(Event, frozen=True, kw_only=True, omit_defaults=True):
     policy: Policy
 
 
+class RolloutStarted(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """The first step is in force."""
+
+    type: ClassVar[str] = "switchback.endpoint.rollout_started.v1"
+    rollout_id: str
+    baseline: str
+    """The version that took all traffic."""
+    candidate: str
+    steps: tuple[Step, ...]
+    analysis: Analysis
+    hold_until: datetime
+    policy: Policy
+
+
+class RolloutAdvanced(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """The next step is in force."""
+
+    type: ClassVar[str] = "switchback.endpoint.rollout_advanced.v1"
+    rollout_id: str
+    step: int
+    """Index into the rollout's steps, from 0."""
+    reason: Literal["passed", "inconclusive", "promoted"]
+    """Why the step before it ended; `inconclusive`: the analysis says to promote then."""
+    hold_until: datetime
+    policy: Policy
+    verdicts: tuple[Verdict, ...] = ()
+
+
+class RolloutHeld(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """The step lasts until it is known to be good, or until it is resumed."""
+
+    type: ClassVar[str] = "switchback.endpoint.rollout_held.v1"
+    rollout_id: str
+    step: int
+    reason: Literal["inconclusive", "paused"]
+    hold_left_s: float = 0.0
+    """What was left of the step's hold."""
+    verdicts: tuple[Verdict, ...] = ()
+
+
+class RolloutResumed(Event, frozen=True, kw_only=True, omit_defaults=True):
+    type: ClassVar[str] = "switchback.endpoint.rollout_resumed.v1"
+    rollout_id: str
+    step: int
+    hold_until: datetime
+
+
+class RolloutCompleted(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """All traffic goes to the candidate, and the rollout is over."""
+
+    type: ClassVar[str] = "switchback.endpoint.rollout_completed.v1"
+    rollout_id: str
+    baseline: str
+    candidate: str
+    reason: Literal["passed", "inconclusive", "promoted"]
+    policy: Policy
+    verdicts: tuple[Verdict, ...] = ()
+
+
+class RolloutAborted(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """The rollout is over; what changes the traffic follows: RolledBack, or PolicySet."""
+
+    type: ClassVar[str] = "switchback.endpoint.rollout_aborted.v1"
+    rollout_id: str
+    baseline: str
+    candidate: str
+    step: int
+    reason: Literal["aborted", "failed", "inconclusive", "rolled_back", "alert", "superseded"]
+    """`failed`: a verdict; `inconclusive`: the analysis says to roll back then."""
+    detail: str = ""
+    verdicts: tuple[Verdict, ...] = ()
+
+
 class AlertRaised(Event, frozen=True, kw_only=True, omit_defaults=True):
     type: ClassVar[str] = "switchback.endpoint.alert_raised.v1"
     alert_id: str
     kind: str
     severity: Severity
     version: str | None = None
-    """The newest version taking traffic when the alert was raised."""
+    """What it is about: the newest version taking traffic then, if nobody said."""
     detail: str = ""
 
 
@@ -141,6 +289,12 @@ EVENTS: tuple[type[Event], ...] = (
     SwapCompleted,
     SwapFailed,
     RolledBack,
+    RolloutStarted,
+    RolloutAdvanced,
+    RolloutHeld,
+    RolloutResumed,
+    RolloutCompleted,
+    RolloutAborted,
     AlertRaised,
     AlertCleared,
 )

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import msgspec
 
-from events.event import Event
+from events.event import Event, Position
 
 
 class LatencySketch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -25,6 +25,40 @@ class LatencySketch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     max_ms: float = 0.0
 
 
+class Units(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a rollout's tests count: routing keys, which are independent of each other.
+
+    A key counts once as seen and once per kind of failure for as long as the endpoint is shared by
+    the same versions, so users who fail again and again, or together with themselves, count once.
+    A request without a key is a unit of its own. Only requests outside every rule count.
+    """
+
+    seen: int = 0
+    errors: int = 0
+    """Of any kind, time-outs included."""
+    timeouts: int = 0
+    slow: int = 0
+    """Answered later than the rollout's `max_latency_ms`; 0 without one."""
+
+
+class ShadowWindow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one version did with copies. None of it counts as a request."""
+
+    mirrored: int
+    """Copies that were sent."""
+    dropped: int = 0
+    """Copies that were not sent, because too many were under way."""
+    compared: int = 0
+    """Copies that were answered, as the request itself was."""
+    agreed: int = 0
+    errors: dict[str, int] = {}
+    """Problem code -> count of copies."""
+    latency: LatencySketch | None = None
+    """Of compared copies."""
+    primary_latency: LatencySketch | None = None
+    """Of the requests they are copies of."""
+
+
 class VersionWindow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one version did in the window."""
 
@@ -34,6 +68,9 @@ class VersionWindow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     latency: LatencySketch | None = None
     """Of requests that were answered; None when none was."""
     tokens: int = 0
+    in_flight: int = 0
+    """Requests under way at the end of the window."""
+    units: Units = Units()
 
 
 class WindowObserved(Event, frozen=True, kw_only=True, omit_defaults=True):
@@ -43,6 +80,10 @@ class WindowObserved(Event, frozen=True, kw_only=True, omit_defaults=True):
     """The first instant of the window, UTC, a whole second."""
     seconds: int = 1
     versions: dict[str, VersionWindow]
+    policy: Position = 0
+    """Of the event that set the policy these requests were routed by; a second in which it changed
+    has a window for each. 0 in windows that were written before this was said."""
+    shadows: dict[str, ShadowWindow] = {}
 
 
 EVENTS: tuple[type[Event], ...] = (WindowObserved,)
