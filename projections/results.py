@@ -7,7 +7,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
-from events.catalogue.endpoints import Policy, Severity
+from events.catalogue.endpoints import Analysis, Policy, Severity, Step, Verdict
 from events.catalogue.models import Artifact
 from events.catalogue.tenants import Quota, Scope
 from events.event import Position
@@ -112,6 +112,52 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     position: Position
 
 
+class RolloutSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """The rollout that an endpoint is in."""
+
+    id: str
+    baseline: str
+    candidate: str
+    state: Literal["running", "held"]
+    step: int
+    """Index into `steps`, from 0."""
+    weight: float
+    """The candidate's share of the traffic in force, in per cent."""
+    hold_until: datetime | None
+    """When the step's hold is over; None while held."""
+    steps: tuple[Step, ...]
+
+
+class Rollout(msgspec.Struct, frozen=True, kw_only=True):
+    """One rollout of an endpoint, under way or ended."""
+
+    id: str
+    endpoint: str
+    baseline: str
+    candidate: str
+    state: Literal["running", "held", "completed", "aborted"]
+    step: int
+    """Index into `steps`, from 0; of an ended rollout, the last one in force."""
+    weight: float
+    """The candidate's share of the traffic in force, in per cent; 100 when completed, 0 when
+    aborted."""
+    steps: list[Step]
+    analysis: Analysis
+    hold_until: datetime | None
+    """When the step's hold is over; None while held, and after the end."""
+    held_reason: Literal["inconclusive", "paused"] | None
+    """None unless held."""
+    reason: str | None
+    """Why it ended, as its last event says; None before."""
+    detail: str | None
+    verdicts: list[Verdict]
+    """Those of the last event that carried some."""
+    started_at: datetime
+    ended_at: datetime | None
+    updated_at: datetime
+    position: Position
+
+
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     model: str
@@ -120,7 +166,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """The version that last carried all traffic and was not rolled back from."""
     previous: str | None
     """The one that carried all traffic before `active`; None after a rollback."""
-    rollout: None = None
+    rollout: RolloutSummary | None = None
+    """The one that is under way."""
     swap: Swap | None
     alerts: list[Alert]
     created_at: datetime

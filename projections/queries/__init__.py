@@ -16,6 +16,7 @@ from projections.queries.endpoints import EndpointQueries
 from projections.queries.events import EventQueries
 from projections.queries.models import ModelQueries
 from projections.queries.nodes import NodeQueries
+from projections.queries.rollouts import RolloutQueries
 from projections.queries.tenants import TenantQueries
 from projections.reader import Reader
 from projections.tables import PROJECTIONS
@@ -30,6 +31,7 @@ class Queries:
         self._reader = reader
         self.models = ModelQueries(reader, cache)
         self.endpoints = EndpointQueries(reader, cache)
+        self.rollouts = RolloutQueries(reader)
         self.nodes = NodeQueries(reader)
         self.events = EventQueries(reader)
         self.tenants = TenantQueries(reader)

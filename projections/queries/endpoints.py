@@ -14,9 +14,9 @@ from projections.reader import Query, Reader
 from projections.results import Endpoint, Page
 from projections.tables.endpoints import PROJECTION
 
-_COLUMNS: Final = (
-    "name, model, policy, active, previous, swap, alerts, created_at, updated_at, position"
-)
+_COLUMNS: Final = """
+    name, model, policy, active, previous, rollout, swap, alerts, created_at, updated_at,
+    position"""
 _ENDPOINT: Final = Query(
     Endpoint,
     reads=["endpoints"],

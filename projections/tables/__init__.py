@@ -12,6 +12,7 @@ from projections.tables import (
     lineage,
     models,
     nodes,
+    rollouts,
     tenants,
     versions,
 )
@@ -23,6 +24,7 @@ PROJECTIONS: Final[tuple[Projection, ...]] = (
     lineage.PROJECTION,
     aliases.PROJECTION,
     endpoints.PROJECTION,
+    rollouts.PROJECTION,
     nodes.PROJECTION,
     events.PROJECTION,
 )

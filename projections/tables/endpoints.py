@@ -1,4 +1,4 @@
-"""Endpoints: policy, active and previous version, the latest swap, open alerts.
+"""Endpoints: policy, active and previous version, the rollout under way, the latest swap, alerts.
 
 `active` is the version that last carried all traffic and was not rolled back from; `previous` the
 one that did so before it, None after a rollback: as `engine.decisions.endpoint` folds them.
@@ -20,13 +20,19 @@ from events.catalogue.endpoints import (
     Policy,
     PolicySet,
     RolledBack,
+    RolloutAborted,
+    RolloutAdvanced,
+    RolloutCompleted,
+    RolloutHeld,
+    RolloutResumed,
+    RolloutStarted,
     SwapCompleted,
     SwapFailed,
     SwapRequested,
 )
 from events.event import Recorded
 from projections.projection import Cached, On, Projection, Read
-from projections.results import Alert, Endpoint, Swap
+from projections.results import Alert, Endpoint, RolloutSummary, Swap
 from projections.table import Row, Table
 from projections.working import WorkingSet
 
@@ -37,6 +43,7 @@ class EndpointRow(Row, frozen=True, kw_only=True):
     policy: Policy
     active: str
     previous: str | None
+    rollout: RolloutSummary | None
     swap: Swap | None
     alerts: tuple[Alert, ...]
     created_at: datetime
@@ -44,6 +51,9 @@ class EndpointRow(Row, frozen=True, kw_only=True):
 
 
 _Change: TypeAlias = Callable[[EndpointRow], EndpointRow]
+_AfterStart: TypeAlias = (
+    RolloutAdvanced | RolloutHeld | RolloutResumed | RolloutCompleted | RolloutAborted
+)
 
 ENDPOINTS = Table("endpoints", EndpointRow, key=("tenant", "name"))
 
@@ -66,6 +76,7 @@ def _created(rows: WorkingSet, recorded: Recorded, event: EndpointCreated) -> No
             policy=event.policy,
             active=event.version,
             previous=None,
+            rollout=None,
             swap=None,
             alerts=(),
             created_at=recorded.time,
@@ -119,6 +130,60 @@ def _rolled_back(rows: WorkingSet, recorded: Recorded, event: RolledBack) -> Non
     _update(rows, recorded, roll_back)
 
 
+def _rollout_started(rows: WorkingSet, recorded: Recorded, event: RolloutStarted) -> None:
+    rollout = RolloutSummary(
+        id=event.rollout_id,
+        baseline=event.baseline,
+        candidate=event.candidate,
+        state="running",
+        step=0,
+        weight=event.steps[0].weight,
+        hold_until=event.hold_until,
+        steps=event.steps,
+    )
+    _update(rows, recorded, lambda row: replace(row, policy=event.policy, rollout=rollout))
+
+
+def _rollout_advanced(rows: WorkingSet, recorded: Recorded, event: RolloutAdvanced) -> None:
+    def advance(rollout: RolloutSummary) -> RolloutSummary:
+        return replace(
+            rollout,
+            state="running",
+            step=event.step,
+            weight=rollout.steps[event.step].weight,
+            hold_until=event.hold_until,
+        )
+
+    _update(
+        rows, recorded, lambda row: replace(_rolled_out(row, event, advance), policy=event.policy)
+    )
+
+
+def _rollout_held(rows: WorkingSet, recorded: Recorded, event: RolloutHeld) -> None:
+    def hold(rollout: RolloutSummary) -> RolloutSummary:
+        return replace(rollout, state="held", hold_until=None)
+
+    _update(rows, recorded, lambda row: _rolled_out(row, event, hold))
+
+
+def _rollout_resumed(rows: WorkingSet, recorded: Recorded, event: RolloutResumed) -> None:
+    def resume(rollout: RolloutSummary) -> RolloutSummary:
+        return replace(rollout, state="running", hold_until=event.hold_until)
+
+    _update(rows, recorded, lambda row: _rolled_out(row, event, resume))
+
+
+def _rollout_completed(rows: WorkingSet, recorded: Recorded, event: RolloutCompleted) -> None:
+    def complete(row: EndpointRow) -> EndpointRow:
+        return _routed(_rolled_out(row, event, _over), event.policy)
+
+    _update(rows, recorded, complete)
+
+
+def _rollout_aborted(rows: WorkingSet, recorded: Recorded, event: RolloutAborted) -> None:
+    _update(rows, recorded, lambda row: _rolled_out(row, event, _over))
+
+
 def _alert_raised(rows: WorkingSet, recorded: Recorded, event: AlertRaised) -> None:
     alert = Alert(
         id=event.alert_id,
@@ -137,6 +202,21 @@ def _alert_cleared(rows: WorkingSet, recorded: Recorded, event: AlertCleared) ->
         return replace(row, alerts=tuple(a for a in row.alerts if a.id != event.alert_id))
 
     _update(rows, recorded, clear)
+
+
+def _rolled_out(
+    row: EndpointRow,
+    event: _AfterStart,
+    change: Callable[[RolloutSummary], RolloutSummary | None],
+) -> EndpointRow:
+    """The row with its rollout changed, if it is the one that the event is about."""
+    if row.rollout is None or row.rollout.id != event.rollout_id:
+        return row
+    return replace(row, rollout=change(row.rollout))
+
+
+def _over(rollout: RolloutSummary) -> None:
+    """What is shown of a rollout that has ended."""
 
 
 def _routed(row: EndpointRow, policy: Policy) -> EndpointRow:
@@ -168,7 +248,7 @@ def _endpoint_row(recorded: Recorded) -> Iterable[Read]:
 
 PROJECTION = Projection(
     name="endpoints",
-    version=1,
+    version=2,
     tables=(ENDPOINTS,),
     on=MappingProxyType(
         {
@@ -178,6 +258,12 @@ PROJECTION = Projection(
             SwapCompleted: On(_swap_completed, _endpoint_row),
             SwapFailed: On(_swap_failed, _endpoint_row),
             RolledBack: On(_rolled_back, _endpoint_row),
+            RolloutStarted: On(_rollout_started, _endpoint_row),
+            RolloutAdvanced: On(_rollout_advanced, _endpoint_row),
+            RolloutHeld: On(_rollout_held, _endpoint_row),
+            RolloutResumed: On(_rollout_resumed, _endpoint_row),
+            RolloutCompleted: On(_rollout_completed, _endpoint_row),
+            RolloutAborted: On(_rollout_aborted, _endpoint_row),
             AlertRaised: On(_alert_raised, _endpoint_row),
             AlertCleared: On(_alert_cleared, _endpoint_row),
         }
