@@ -20,11 +20,13 @@ import structlog
 
 from events import EntityId, Metadata
 from events.bus import Bus, Service
-from events.catalogue.endpoints import Policy, Severity
+from events.catalogue.endpoints import Analysis, Policy, Severity, Step
 from events.catalogue.models import Artifact, RuntimeName
 from events.catalogue.tenants import Quota, Scope
 from events.errors import RemoteFailure
 from handlers.http.problems import problem_of
+from handlers.http.rollout_ports import PromoteTo
+from handlers.http.rollouts import STEPS_DEFAULT
 from handlers.http.switching import SWAP_TIMEOUT_S, SWAP_TIMEOUT_S_MAX
 from handlers.http.tenants import EXPIRES_S_MAX
 from handlers.operations import Operations
@@ -101,6 +103,36 @@ class RollBack(Payload, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class StartRollout(Payload, frozen=True, kw_only=True):
+    endpoint: str
+    to: str
+    steps: tuple[Step, ...] = STEPS_DEFAULT
+    analysis: Analysis = Analysis()
+
+
+class PromoteRollout(Payload, frozen=True, kw_only=True):
+    endpoint: str
+    rollout_id: str
+    to: PromoteTo = "next"
+    from_step: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+
+class PauseRollout(Payload, frozen=True, kw_only=True):
+    endpoint: str
+    rollout_id: str
+
+
+class ResumeRollout(Payload, frozen=True, kw_only=True):
+    endpoint: str
+    rollout_id: str
+
+
+class AbortRollout(Payload, frozen=True, kw_only=True):
+    endpoint: str
+    rollout_id: str
+    reason: str = ""
+
+
 class RaiseAlert(Payload, frozen=True, kw_only=True):
     endpoint: str
     kind: str
@@ -144,6 +176,11 @@ VERBS: Final[Mapping[tuple[str, str], tuple[type[Payload], Callable[[Operations]
             ("endpoint", "set_policy"): (SetPolicy, lambda o: o.set_policy),
             ("endpoint", "swap"): (RequestSwap, lambda o: o.swap),
             ("endpoint", "roll_back"): (RollBack, lambda o: o.rollback),
+            ("endpoint", "start_rollout"): (StartRollout, lambda o: o.start_rollout),
+            ("endpoint", "promote_rollout"): (PromoteRollout, lambda o: o.promote_rollout),
+            ("endpoint", "pause_rollout"): (PauseRollout, lambda o: o.pause_rollout),
+            ("endpoint", "resume_rollout"): (ResumeRollout, lambda o: o.resume_rollout),
+            ("endpoint", "abort_rollout"): (AbortRollout, lambda o: o.abort_rollout),
             ("endpoint", "raise_alert"): (RaiseAlert, lambda o: o.raise_alert),
             ("tenant", "create"): (CreateTenant, lambda o: o.create_tenant),
             ("tenant", "issue_key"): (IssueKey, lambda o: _expiring(o.issue_key)),

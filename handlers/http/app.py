@@ -13,6 +13,7 @@ from litestar.middleware import DefineMiddleware
 from litestar.types import ASGIApp
 
 from handlers.http import (
+    comparing,
     endpoints,
     events,
     explaining,
@@ -20,6 +21,7 @@ from handlers.http import (
     inference,
     models,
     nodes,
+    rollouts,
     switching,
     tenants,
     versions,
@@ -45,6 +47,8 @@ CONTROL: Final = (
     *versions.HANDLERS,
     *endpoints.HANDLERS,
     *switching.HANDLERS,
+    *rollouts.HANDLERS,
+    *comparing.HANDLERS,
     *explaining.HANDLERS,
     *nodes.HANDLERS,
     *events.HANDLERS,

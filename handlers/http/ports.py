@@ -17,6 +17,7 @@ from events.catalogue.endpoints import Policy, Severity
 from events.catalogue.models import Artifact, RuntimeName
 from events.catalogue.tenants import Quota, Scope
 from events.event import Metadata, Position
+from handlers.http.rollout_ports import RolloutOperations
 from handlers.http.views import (
     Applied,
     Explanation,
@@ -59,7 +60,7 @@ class Tenants(Protocol):
         ...
 
 
-class Operations(Protocol):
+class Operations(RolloutOperations, Protocol):
     """Commands that need more than one entity's facts, and questions to the log itself."""
 
     async def create_tenant(self, tenant: str, *, metadata: Metadata) -> Applied:
@@ -154,9 +155,12 @@ class Operations(Protocol):
         endpoint: str,
         kind: str,
         severity: Severity,
+        version: str | None,
         detail: str,
         metadata: Metadata,
-    ) -> results.Alert: ...
+    ) -> results.Alert:
+        """`version` None: the newest. A critical alert on it rolls back."""
+        ...
 
     async def drain_node(self, *, node: str, reason: str, metadata: Metadata) -> Applied:
         """Nodes belong to no tenant."""

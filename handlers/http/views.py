@@ -89,3 +89,21 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Events it has not applied yet."""
     skipped: int | None = None
     """Events it was told to pass over."""
+
+
+class CompareView(msgspec.Struct, frozen=True, kw_only=True):
+    """Two versions by the traffic of the last while."""
+
+    endpoint: str
+    since_s: float
+    baseline: str
+    candidate: str
+    rollout: str | None
+    """Of the live rollout, when these are its versions."""
+
+
+class ShadowView(msgspec.Struct, frozen=True, kw_only=True):
+    """Every version that was sent copies in the last while."""
+
+    endpoint: str
+    since_s: float
