@@ -18,15 +18,16 @@ from uuid import UUID, uuid4, uuid5
 import msgspec
 import structlog
 
+from engine.decisions.rollout_plan import DEFAULT_STEPS
 from events import EntityId, Metadata
 from events.bus import Bus, Service
-from events.catalogue.endpoints import Analysis, Policy, Severity, Step
+from events.catalogue.endpoints import Analysis, Policy, Severity
 from events.catalogue.models import Artifact, RuntimeName
 from events.catalogue.tenants import Quota, Scope
 from events.errors import RemoteFailure
 from handlers.http.problems import problem_of
 from handlers.http.rollout_ports import PromoteTo
-from handlers.http.rollouts import STEPS_DEFAULT
+from handlers.http.rollouts import Steps
 from handlers.http.switching import SWAP_TIMEOUT_S, SWAP_TIMEOUT_S_MAX
 from handlers.http.tenants import EXPIRES_S_MAX
 from handlers.operations import Operations
@@ -106,7 +107,7 @@ class RollBack(Payload, frozen=True, kw_only=True):
 class StartRollout(Payload, frozen=True, kw_only=True):
     endpoint: str
     to: str
-    steps: tuple[Step, ...] = STEPS_DEFAULT
+    steps: Steps = DEFAULT_STEPS
     analysis: Analysis = Analysis()
 
 
@@ -137,6 +138,7 @@ class RaiseAlert(Payload, frozen=True, kw_only=True):
     endpoint: str
     kind: str
     severity: Severity
+    version: str | None = None
     detail: str = ""
 
 

@@ -24,6 +24,8 @@ class CreateEndpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class RaiseAlert(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     kind: str
     severity: Severity
+    version: str | None = None
+    """What it is about; the newest that takes traffic when nobody says."""
     detail: str = ""
 
 
@@ -86,12 +88,14 @@ async def set_policy(request: Call, endpoint: Name, data: JSONBody[Policy]) -> R
 
 @post("/endpoints/{endpoint:str}/alerts", status_code=201, **needs("operate"))
 async def raise_alert(request: Call, endpoint: Name, data: JSONBody[RaiseAlert]) -> Response[Alert]:
-    """Raise an alert; a critical one on the newest version rolls back."""
+    """Raise an alert; a critical one about the newest version, or a rollout's candidate, rolls
+    back."""
     raised = await request.operations.raise_alert(
         request.tenant,
         endpoint=endpoint,
         kind=data.kind,
         severity=data.severity,
+        version=data.version,
         detail=data.detail,
         metadata=await request.metadata(),
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 from litestar import Response, get, post
 from litestar.params import JSONBody
 
+from engine.decisions.rollout_plan import DEFAULT_STEPS
 from events.catalogue.endpoints import Analysis, Step
 from handlers.http.access import needs
 from handlers.http.call import Call, done
@@ -16,15 +17,17 @@ from handlers.http.problems import not_found
 from handlers.http.rollout_ports import PromoteTo
 from projections.results import Page, Rollout
 
-STEPS_DEFAULT: Final = tuple(Step(weight=w, hold_s=60.0) for w in (5, 10, 25, 50, 100))
 LIVE: Final = frozenset({"running", "held"})
 _REASON_CHARS_MAX: Final = 1000
+
+Steps: TypeAlias = Annotated[tuple[Step, ...], msgspec.Meta(min_length=1)]
+"""Those of a rollout; to get the default ones, leave them out."""
 
 
 class StartRollout(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     to: str
     """The candidate: a registered version of the endpoint's model."""
-    steps: tuple[Step, ...] = STEPS_DEFAULT
+    steps: Steps = DEFAULT_STEPS
     analysis: Analysis = Analysis()
 
 
@@ -35,12 +38,17 @@ class PromoteRollout(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Promote only if this step, counted from 0, is in force: of two who promote it, one does."""
 
 
+class SteerRollout(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Nothing needs saying; what is said is refused rather than ignored."""
+
+
 class AbortRollout(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     reason: Annotated[str, msgspec.Meta(max_length=_REASON_CHARS_MAX)] = ""
 
 
 TO_NEXT: Final = PromoteRollout()
 NO_REASON: Final = AbortRollout()
+NO_MEMBERS: Final = SteerRollout()
 
 
 @post("/endpoints/{endpoint:str}/rollouts", status_code=201, **needs("operate"))
@@ -112,7 +120,9 @@ async def promote_rollout(
 
 
 @post("/endpoints/{endpoint:str}/rollouts/{rollout:str}/pause", status_code=200, **needs("operate"))
-async def pause_rollout(request: Call, endpoint: Name, rollout: Name) -> Response[Rollout]:
+async def pause_rollout(
+    request: Call, endpoint: Name, rollout: Name, data: JSONBody[SteerRollout] = NO_MEMBERS
+) -> Response[Rollout]:
     """Stay at the step in force until resumed; a candidate that is worse is still rolled back."""
     paused = await request.operations.pause_rollout(
         request.tenant, endpoint=endpoint, rollout_id=rollout, metadata=await request.metadata()
@@ -123,7 +133,9 @@ async def pause_rollout(request: Call, endpoint: Name, rollout: Name) -> Respons
 @post(
     "/endpoints/{endpoint:str}/rollouts/{rollout:str}/resume", status_code=200, **needs("operate")
 )
-async def resume_rollout(request: Call, endpoint: Name, rollout: Name) -> Response[Rollout]:
+async def resume_rollout(
+    request: Call, endpoint: Name, rollout: Name, data: JSONBody[SteerRollout] = NO_MEMBERS
+) -> Response[Rollout]:
     """Go on with what was left of the step's hold."""
     resumed = await request.operations.resume_rollout(
         request.tenant, endpoint=endpoint, rollout_id=rollout, metadata=await request.metadata()

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, Self
-from urllib.parse import quote
 
 import httpx
 import msgspec
 
-from events.errors import MalformedEvent
+from switchback.client.calls import part
 from switchback.client.credentials import read_credentials
+from switchback.client.rollouts import RolloutCalls
 from switchback.client.transport import JSON, Transport, present
 
-_PAGE_ITEMS: Final = 1000
 _SWAP_SECONDS: Final = 60.0
 _INFER_SECONDS: Final = 60.0
 
@@ -37,13 +35,9 @@ class Inference(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int
 
 
-class Client:
+class Client(RolloutCalls):
     """Answers are the JSON objects of the contract. Raises Problem for every refusal, and
     httpx.TransportError when the gateway stays out of reach."""
-
-    def __init__(self, transport: Transport, *, tenant: str | None = None) -> None:
-        self._transport = transport
-        self._root = "/api/v1" + (f"/tenants/{_part(tenant)}" if tenant is not None else "")
 
     @classmethod
     def connect(cls, url: str, *, key: str) -> Self:
@@ -66,18 +60,6 @@ class Client:
     async def __aexit__(self, *exc: object) -> None:
         await self._transport.close()
 
-    @property
-    def min_position(self) -> int:
-        """Reads wait until this position is readable; each command raises it to its own.
-
-        Set it to a position learned elsewhere to see that event, or to 0 to take what is there.
-        """
-        return self._transport.min_position
-
-    @min_position.setter
-    def min_position(self, position: int) -> None:
-        self._transport.min_position = position
-
     # Models and versions
 
     async def register_model(
@@ -89,7 +71,7 @@ class Client:
         return self._items("/models")
 
     async def model(self, model: str) -> JSON:
-        return await self._get(f"/models/{_part(model)}")
+        return await self._get(f"/models/{part(model)}")
 
     async def register_version(
         self,
@@ -106,7 +88,7 @@ class Client:
     ) -> JSON:
         """`artifact` is `{"uri", "sha256", "size_bytes"}`, `parent` is `model@version`."""
         return await self._post(
-            f"/models/{_part(model)}/versions",
+            f"/models/{part(model)}/versions",
             version=version,
             runtime=runtime,
             config=config,
@@ -118,7 +100,7 @@ class Client:
         )
 
     def versions(self, model: str) -> AsyncIterator[JSON]:
-        return self._items(f"/models/{_part(model)}/versions")
+        return self._items(f"/models/{part(model)}/versions")
 
     async def version(self, model: str, version: str) -> JSON:
         return await self._get(_version(model, version))
@@ -130,45 +112,45 @@ class Client:
         return await self._post(_version(model, version) + "/retire")
 
     async def move_alias(self, model: str, alias: str, *, version: str) -> JSON:
-        return await self._put(f"/models/{_part(model)}/aliases/{_part(alias)}", version=version)
+        return await self._put(f"/models/{part(model)}/aliases/{part(alias)}", version=version)
 
     def alias_history(self, model: str, alias: str) -> AsyncIterator[JSON]:
-        return self._items(f"/models/{_part(model)}/aliases/{_part(alias)}/history")
+        return self._items(f"/models/{part(model)}/aliases/{part(alias)}/history")
 
     # Endpoints
 
     async def create_endpoint(self, endpoint: str, *, model: str, version: str) -> JSON:
         """All traffic to that version. Answers once the version is resident."""
-        return await self._put(f"/endpoints/{_part(endpoint)}", model=model, version=version)
+        return await self._put(f"/endpoints/{part(endpoint)}", model=model, version=version)
 
     def endpoints(self, *, at: int | str | None = None) -> AsyncIterator[JSON]:
         """`at` is a position or an RFC 3339 time: as they were then."""
         return self._items("/endpoints", at=at)
 
     async def endpoint(self, endpoint: str, *, at: int | str | None = None) -> JSON:
-        return await self._get(f"/endpoints/{_part(endpoint)}", at=at)
+        return await self._get(f"/endpoints/{part(endpoint)}", at=at)
 
     async def set_policy(self, endpoint: str, policy: Mapping[str, Any]) -> JSON:
-        return await self._put(f"/endpoints/{_part(endpoint)}/policy", **policy)
+        return await self._put(f"/endpoints/{part(endpoint)}/policy", **policy)
 
     async def request_swap(
         self, endpoint: str, *, to: str, timeout_s: float = _SWAP_SECONDS
     ) -> JSON:
         """Answers at once; the swap goes on."""
-        return await self._post(f"/endpoints/{_part(endpoint)}/swap", to=to, timeout_s=timeout_s)
+        return await self._post(f"/endpoints/{part(endpoint)}/swap", to=to, timeout_s=timeout_s)
 
     async def swap(self, endpoint: str, *, to: str, timeout_s: float = _SWAP_SECONDS) -> JSON:
         """Answers when it is over. A swap whose `state` is failed left the old version serving."""
         return await self._transport.command(
             "POST",
-            f"{self._root}/endpoints/{_part(endpoint)}/swap?wait=true",
+            f"{self._root}/endpoints/{part(endpoint)}/swap?wait=true",
             {"to": to, "timeout_s": timeout_s},
             answer_seconds=timeout_s,
         )
 
     async def rollback(self, endpoint: str, *, reason: str = "") -> JSON:
         """Answers when every live gateway has applied it."""
-        return await self._post(f"/endpoints/{_part(endpoint)}/rollback", reason=reason)
+        return await self._post(f"/endpoints/{part(endpoint)}/rollback", reason=reason)
 
     async def raise_alert(
         self,
@@ -176,16 +158,21 @@ class Client:
         *,
         kind: str,
         severity: Literal["warning", "critical"],
+        version: str | None = None,
         detail: str | None = None,
     ) -> JSON:
-        """A critical alert on the newest version rolls back."""
+        """A critical alert on the newest version, which is meant without `version`, rolls back."""
         return await self._post(
-            f"/endpoints/{_part(endpoint)}/alerts", kind=kind, severity=severity, detail=detail
+            f"/endpoints/{part(endpoint)}/alerts",
+            kind=kind,
+            severity=severity,
+            version=version,
+            detail=detail,
         )
 
     async def explain(self, endpoint: str, *, key: str, at: int | str | None = None) -> JSON:
         """Which version the key gets, or got at `at`, and the event that made it so."""
-        return await self._get(f"/endpoints/{_part(endpoint)}/explain", key=key, at=at)
+        return await self._get(f"/endpoints/{part(endpoint)}/explain", key=key, at=at)
 
     async def explain_receipt(self, receipt: str) -> JSON:
         return await self._transport.ask(f"{self._root}/explain", {"receipt": receipt})
@@ -203,41 +190,22 @@ class Client:
         """Sent once, never repeated."""
         members = {"key": key, "attributes": attributes, "parameters": parameters}
         response = await self._transport.once(
-            f"{self._root}/endpoints/{_part(endpoint)}/infer",
+            f"{self._root}/endpoints/{part(endpoint)}/infer",
             {"inputs": inputs, **present(members)},
             answer_seconds=timeout_s,
         )
         return _inference(response)
 
-    # Nodes and events
+    # Nodes
 
     def nodes(self) -> AsyncIterator[JSON]:
         return self._items("/nodes")
 
     async def node(self, node: str) -> JSON:
-        return await self._get(f"/nodes/{_part(node)}")
+        return await self._get(f"/nodes/{part(node)}")
 
     async def drain(self, node: str) -> JSON:
-        return await self._post(f"/nodes/{_part(node)}/drain")
-
-    def events(self, *, after: int = 0, entity: str | None = None) -> AsyncIterator[JSON]:
-        """The tenant's events after a position, up to now. `entity` is `<aggregate>/<id>`."""
-        return self._items("/events", after=after, entity=entity)
-
-    async def follow_events(
-        self, *, after: int = 0, entity: str | None = None
-    ) -> AsyncGenerator[JSON, None]:
-        """As `events`, then live, for ever, without gap or repeat over lost connections.
-
-        Raises MalformedEvent when the log holds a message that is not an event of ours.
-        """
-        path = f"{self._root}/events/stream"
-        stream = self._transport.follow(path, after=after, entity=entity)
-        async with aclosing(stream) as arriving:
-            async for sent in arriving:
-                if sent.event == "malformed":
-                    raise MalformedEvent(int(sent.data), "", "not an event of Switchback")
-                yield msgspec.json.decode(sent.data, type=dict[str, Any])
+        return await self._post(f"/nodes/{part(node)}/drain")
 
     # Tenants
 
@@ -259,42 +227,19 @@ class Client:
         return self.of_tenant(tenant)._items("/keys")
 
     async def revoke_key(self, tenant: str, key_id: str) -> JSON:
-        return await self._transport.command("DELETE", f"{_tenant(tenant)}/keys/{_part(key_id)}")
+        return await self._transport.command("DELETE", f"{_tenant(tenant)}/keys/{part(key_id)}")
 
     async def set_quota(self, tenant: str, **quota: int | None) -> JSON:
         """`requests_per_s`, `commands_per_s`, `models_max`, `endpoints_max`; absent: unbounded."""
         return await self._transport.command("PUT", f"{_tenant(tenant)}/quota", present(quota))
 
-    async def _get(self, path: str, **params: Any) -> JSON:
-        return await self._transport.read(self._root + path, **params)
-
-    async def _post(self, path: str, **members: Any) -> JSON:
-        return await self._transport.command("POST", self._root + path, present(members))
-
-    async def _put(self, path: str, **members: Any) -> JSON:
-        return await self._transport.command("PUT", self._root + path, present(members))
-
-    async def _items(self, path: str, **params: Any) -> AsyncIterator[JSON]:
-        """Over all pages."""
-        while True:
-            page = await self._get(path, limit=_PAGE_ITEMS, **params)
-            for item in page["items"]:
-                yield item
-            if page["next"] is None:
-                return
-            params["after"] = page["next"]
-
-
-def _part(name: str) -> str:
-    return quote(name, safe="")
-
 
 def _version(model: str, version: str) -> str:
-    return f"/models/{_part(model)}/versions/{_part(version)}"
+    return f"/models/{part(model)}/versions/{part(version)}"
 
 
 def _tenant(tenant: str) -> str:
-    return f"/api/v1/tenants/{_part(tenant)}"
+    return f"/api/v1/tenants/{part(tenant)}"
 
 
 def _inference(response: httpx.Response) -> Inference:

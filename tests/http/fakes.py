@@ -40,6 +40,7 @@ from handlers.http.views import (
 )
 from projections import StalePosition, results
 from projections.results import Page
+from tests.http.fake_rollouts import FakeRollouts
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,13 +81,14 @@ class FakeTenants:
         return self.quotas.get(tenant)
 
 
-class FakeOperations:
+class FakeOperations(FakeRollouts):
     def __init__(self, log: EventLog, tenants: FakeTenants) -> None:
         self.log = log
         self.tenants = tenants
         self.models: dict[tuple[str, str], results.Model] = {}
         self.versions: dict[tuple[str, str, str], results.Version] = {}
         self.endpoints: dict[tuple[str, str], results.Endpoint] = {}
+        self.rollouts: dict[tuple[str, str, str], results.Rollout] = {}
         self.metadata: list[Metadata] = []
         self.calls: list[tuple[str, dict[str, Any]]] = []
 
@@ -292,17 +294,20 @@ class FakeOperations:
         endpoint: str,
         kind: str,
         severity: Severity,
+        version: str | None,
         detail: str,
         metadata: Metadata,
     ) -> results.Alert:
         known = self._endpoint(tenant, endpoint)
-        event = AlertRaised(alert_id="a1", kind=kind, severity=severity, detail=detail)
+        event = AlertRaised(
+            alert_id="a1", kind=kind, severity=severity, version=version, detail=detail
+        )
         position = await self._append(tenant, "endpoint", endpoint, event, metadata)
         return results.Alert(
             id="a1",
             kind=kind,
             severity=severity,
-            version=known.active,
+            version=version or known.active,
             detail=detail,
             raised_at=metadata.time,
             position=position,
@@ -355,6 +360,7 @@ class FakeQueries:
         self._house = operations
         self.models = _Models(operations)
         self.endpoints = _Endpoints(operations)
+        self.rollouts = _Rollouts(operations)
         self.nodes = _Nodes(operations)
         self.events = _Events(operations)
         self.tenants = _Tenants(operations)
@@ -433,6 +439,22 @@ class _Endpoints(_Reads):
     ) -> Page[results.Endpoint]:
         await self.reach(min_position)
         found = [e for (t, _), e in sorted(self.house.endpoints.items()) if t == tenant]
+        return Page(items=found[:limit], next=None)
+
+
+class _Rollouts(_Reads):
+    async def get(
+        self, tenant: str, endpoint: str, rollout: str, *, min_position: Position
+    ) -> results.Rollout | None:
+        await self.reach(min_position)
+        return self.house.rollouts.get((tenant, endpoint, rollout))
+
+    async def list(
+        self, tenant: str, endpoint: str, *, after: str, limit: int, min_position: Position
+    ) -> Page[results.Rollout]:
+        await self.reach(min_position)
+        keys = [key for key in self.house.rollouts if key[:2] == (tenant, endpoint)]
+        found = [self.house.rollouts[key] for key in reversed(keys)]
         return Page(items=found[:limit], next=None)
 
 
