@@ -14,7 +14,8 @@ from math import isfinite
 from typing import Final, TypeAlias
 from zoneinfo import available_timezones
 
-from events.catalogue.endpoints import Policy, Rule, Shadow, When
+from events.catalogue.endpoints import Comparison, Policy, Rule, Shadow, When
+from events.event import IDENTIFIER
 
 VERSIONS_MAX: Final = 32
 """Distinct versions in one policy."""
@@ -38,6 +39,13 @@ Problem: TypeAlias = tuple[str, str]
 def all_to(version: str, *, like: Policy) -> Policy:
     """Everything to one version: no rules, no shadows; stickiness as in `like`."""
     return Policy(split={version: 100.0}, sticky=like.sticky)
+
+
+def shared(baseline: str, candidate: str, weight: float, *, like: Policy) -> Policy:
+    """`weight` per cent to the candidate, the rest to the baseline: no rules; stickiness and
+    shadows as in `like`."""
+    split = {baseline: 100.0 - weight, candidate: weight}
+    return Policy(split=split, sticky=like.sticky, shadow=like.shadow)
 
 
 def takers(policy: Policy) -> tuple[str, ...]:
@@ -100,6 +108,20 @@ def _shadows(shadows: tuple[Shadow, ...]) -> Iterator[Problem]:
         if shadow.version in seen:
             yield f"shadow[{index}].version", "occurs twice"
         seen.add(shadow.version)
+        yield from _comparison(f"shadow[{index}].compare", shadow.compare)
+
+
+def _comparison(path: str, compare: Comparison) -> Iterator[Problem]:
+    if not isfinite(compare.tolerance) or compare.tolerance < 0:
+        yield f"{path}.tolerance", "must be a finite number, 0 or more"
+    if not 0 <= compare.similarity <= 1:
+        yield f"{path}.similarity", "must be between 0 and 1"
+    if compare.kind == "function" and compare.name is None:
+        yield f"{path}.name", "is missing: the kind function needs it"
+    elif compare.kind != "function" and compare.name is not None:
+        yield f"{path}.name", "is for the kind function only"
+    elif compare.name is not None and not IDENTIFIER.match(compare.name):
+        yield f"{path}.name", "must be 1 to 64 of A-Z a-z 0-9 _ -, not beginning with _ -"
 
 
 def _rules(rules: tuple[Rule, ...]) -> Iterator[Problem]:

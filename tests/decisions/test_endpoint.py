@@ -7,7 +7,6 @@ from msgspec.structs import replace
 
 from engine.decisions.endpoint import (
     DECIDER,
-    TEXT_CHARS_MAX,
     ClearAlert,
     Command,
     EndpointExists,
@@ -19,6 +18,7 @@ from engine.decisions.endpoint import (
     UnknownVersions,
     VersionNotResident,
 )
+from engine.decisions.under_way import TEXT_CHARS_MAX
 from events.catalogue.endpoints import Policy
 from switchback.testing import Given
 from tests.decisions.endpoints import (

@@ -6,16 +6,15 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
+from engine.decisions.alert import KIND_CHARS_MAX, OPEN_ALERTS_MAX
 from engine.decisions.endpoint import (
     DECIDER,
-    KIND_CHARS_MAX,
-    OPEN_ALERTS_MAX,
-    TEXT_CHARS_MAX,
     ClearAlert,
     InvalidAlert,
     NothingToRollBack,
     RollBack,
 )
+from engine.decisions.under_way import TEXT_CHARS_MAX
 from events import Event
 from events.catalogue.endpoints import AlertCleared
 from switchback.testing import Given
