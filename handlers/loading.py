@@ -85,6 +85,8 @@ class Loader:
         """Loads that are being ended."""
         self._gone: dict[VersionRef, UnloadReason] = {}
         """Departures the log has not been told of."""
+        self._last_departure: Position = 0
+        """Where the log was told of one."""
         residency.on_unloaded = self._depart
 
     def is_decided(self, ref: VersionRef) -> bool:
@@ -99,6 +101,16 @@ class Loader:
         finally:
             self._requested[ref] -= 1
             self._requested = +self._requested
+
+    async def unload(self, ref: VersionRef) -> Position:
+        """Have it gone, whoever needs it; a position at which it does not count as resident here.
+
+        A load under way is ended. Raises LogError if the log could not be told.
+        """
+        await self._end_load(ref)
+        await self._residency.unload(ref, "requested")
+        await self._tell_departures()  # what the residency could not tell, it only logged
+        return self._last_departure
 
     async def follow(self) -> None:
         """Load what endpoints need and is missing; end loads nobody needs; drop what is retired.
@@ -246,7 +258,9 @@ class Loader:
             if reason is None:
                 continue
             try:
-                await self._report(node.ReportUnloaded(version=ref, reason=reason))
+                self._last_departure = await self._report(
+                    node.ReportUnloaded(version=ref, reason=reason)
+                )
             except BaseException:
                 if ref not in self._serving:
                     self._gone.setdefault(ref, reason)

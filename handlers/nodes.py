@@ -1,4 +1,4 @@
-"""Asking nodes to load: the other end of `node.<id>.load`."""
+"""Asking nodes to load and to unload: the other end of `node.<id>.load` and `.unload`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,18 @@ from events.bus import Bus
 from events.catalogue.nodes import VersionRef
 from events.errors import NoResponders, RemoteFailure
 from handlers.routing import Routing
-from handlers.worker import LoadReply, LoadRequest, control_subject
+from handlers.worker import (
+    LoadReply,
+    LoadRequest,
+    UnloadReply,
+    UnloadRequest,
+    control_subject,
+    unload_subject,
+)
 
 LOAD_SECONDS: Final = 60.0
+UNLOAD_SECONDS: Final = 60.0
+"""A node lets the requests under way finish, see `engine.runtimes.residency.DRAIN_SECONDS`."""
 
 
 class LoadRefused(Exception):
@@ -37,6 +46,15 @@ class NoNodes(Exception):
         super().__init__("no node has joined")
 
 
+class UnloadRefused(Exception):
+    """A node did not let the version go; `code` is `conflict` if an endpoint needs it by now."""
+
+    def __init__(self, ref: VersionRef, code: str, detail: str) -> None:
+        super().__init__(f"{ref} is not unloaded everywhere: {detail}")
+        self.ref = ref
+        self.code = code
+
+
 class Nodes:
     """Every node that takes new versions."""
 
@@ -53,6 +71,24 @@ class Nodes:
         missing = [ref for ref in refs if not self._everywhere(ref)]
         positions = await asyncio.gather(*(self._load(ref, position) for ref in missing))
         return max(positions, default=self._routing.position)
+
+    async def unload(self, ref: VersionRef, *, position: Position) -> Position:
+        """Have the version gone from every serving node; a position at which it is so.
+
+        `position` is where it can be seen that no endpoint needs it. Raises UnloadRefused, after
+        every node has been asked.
+        """
+        payload = msgspec.msgpack.encode(UnloadRequest(version=ref, position=position))
+        answers = await asyncio.gather(
+            *(self._let_go(node_id, payload) for node_id, _ in self._routing.serving_nodes()),
+            return_exceptions=True,
+        )
+        refusals = [answer for answer in answers if isinstance(answer, BaseException)]
+        if refusals:
+            needed = any(isinstance(r, RemoteFailure) and r.code == "conflict" for r in refusals)
+            told = "; ".join(sorted({_told(refusal) for refusal in refusals}))
+            raise UnloadRefused(ref, "conflict" if needed else "unavailable", told)
+        return max((answer for answer in answers if isinstance(answer, int)), default=position)
 
     def _everywhere(self, ref: VersionRef) -> bool:
         states = [state for _, state in self._routing.serving_nodes()]
@@ -74,6 +110,10 @@ class Nodes:
     async def _ask(self, node_id: str, payload: bytes) -> Position:
         reply = await self._bus.request(control_subject(node_id), payload, timeout_s=LOAD_SECONDS)
         return msgspec.msgpack.decode(reply, type=LoadReply).position
+
+    async def _let_go(self, node_id: str, payload: bytes) -> Position:
+        reply = await self._bus.request(unload_subject(node_id), payload, timeout_s=UNLOAD_SECONDS)
+        return msgspec.msgpack.decode(reply, type=UnloadReply).position
 
 
 def _told(answer: int | BaseException) -> str:

@@ -71,8 +71,25 @@ class LoadReply(msgspec.Struct, frozen=True, kw_only=True):
     """Where the version counts as resident here."""
 
 
+class UnloadRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Asked of `node.<id>.unload`: let this version go, unless an endpoint needs it."""
+
+    version: VersionRef
+    position: Position
+    """As of which no endpoint needs it."""
+
+
+class UnloadReply(msgspec.Struct, frozen=True, kw_only=True):
+    position: Position
+    """Where the version does not count as resident here."""
+
+
 def control_subject(node_id: str) -> str:
     return f"node.{node_id}.load"
+
+
+def unload_subject(node_id: str) -> str:
+    return f"node.{node_id}.unload"
 
 
 class NodeWorker:
@@ -138,9 +155,13 @@ class NodeWorker:
 
     async def run(self) -> None:
         """Join and serve until cancelled; then leave cleanly."""
-        control = await self._bus.serve(
-            control_subject(self.node_id), self._handle_load, queue=self.node_id
-        )
+        controls = [
+            await self._bus.serve(subject, handle, queue=self.node_id)
+            for subject, handle in (
+                (control_subject(self.node_id), self._handle_load),
+                (unload_subject(self.node_id), self._handle_unload),
+            )
+        ]
         try:
             while True:
                 try:
@@ -151,7 +172,8 @@ class NodeWorker:
                 await self._let_go()
                 await asyncio.sleep(REJOIN_SECONDS)
         finally:
-            await control.stop()
+            for control in controls:
+                await control.stop()
             await self._leave()
             await self._let_go()  # last: who takes it joins, and must not be told to have left
 
@@ -212,16 +234,30 @@ class NodeWorker:
 
     async def _handle_load(self, subject: str, payload: bytes) -> bytes:
         request = msgspec.msgpack.decode(payload, type=LoadRequest)
-        try:
-            async with asyncio.timeout(FOLLOW_SECONDS):
-                await self._routing.reach(request.position)
-        except TimeoutError:
-            raise RemoteFailure(subject, "unavailable", "this node is behind the log") from None
+        await self._catch_up(subject, request.position)
         try:
             position = await self._loader.load(request.version)
         except LoadFailed as error:
             raise RemoteFailure(subject, "runtime_failed", str(error)) from error
         return msgspec.msgpack.encode(LoadReply(position=position))
+
+    async def _handle_unload(self, subject: str, payload: bytes) -> bytes:
+        request = msgspec.msgpack.decode(payload, type=UnloadRequest)
+        await self._catch_up(subject, request.position)
+        if request.version in self._routing.pinned:
+            raise RemoteFailure(subject, "conflict", f"an endpoint needs {request.version}")
+        try:
+            position = await self._loader.unload(request.version)
+        except LogError as error:
+            raise RemoteFailure(subject, "unavailable", str(error)) from error
+        return msgspec.msgpack.encode(UnloadReply(position=position))
+
+    async def _catch_up(self, subject: str, position: Position) -> None:
+        try:
+            async with asyncio.timeout(FOLLOW_SECONDS):
+                await self._routing.reach(position)
+        except TimeoutError:
+            raise RemoteFailure(subject, "unavailable", "this node is behind the log") from None
 
     async def _answer(self, ref: VersionRef, payload: bytes) -> bytes:
         try:
