@@ -12,6 +12,7 @@ from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 
+import msgspec
 from msgspec.structs import asdict
 
 from engine.decisions.decider import Conflict, Invalid, NotFound
@@ -31,6 +32,7 @@ from handlers.http.views import ExplainedEvent, Explanation
 from handlers.routing import Routing
 from projections import results
 from projections.tables import endpoints as table
+from projections.tables import rollouts
 from projections.working import WorkingSet
 
 At: TypeAlias = Position | datetime
@@ -43,6 +45,13 @@ class NoSuchEndpoint(NotFound):
 
     def __init__(self, endpoint: str) -> None:
         super().__init__(f"there is no endpoint {endpoint!r} at that moment")
+
+
+class NoSuchRollout(NotFound):
+    """The endpoint never had such a rollout, or not yet then."""
+
+    def __init__(self, rollout_id: str) -> None:
+        super().__init__(f"there is no rollout {rollout_id[:80]!r} of this endpoint")
 
 
 class Questions:
@@ -83,6 +92,18 @@ class Questions:
             raise NoSuchEndpoint(endpoint)
         self._remember(entity, row)
         return _shown(row)
+
+    async def rollout_at(
+        self, tenant: str, *, endpoint: str, rollout_id: str, at: At | None = None
+    ) -> results.Rollout:
+        """One of the endpoint's rollouts as it was. Raises NoSuchRollout too."""
+        rows = WorkingSet()
+        for recorded in await self.history(tenant, endpoint=endpoint, at=at):
+            rollouts.PROJECTION.fold(rows, recorded)
+        row = rows[rollouts.ROLLOUTS].get((tenant, endpoint, rollout_id))
+        if row is None:
+            raise NoSuchRollout(rollout_id)
+        return msgspec.convert(row, results.Rollout, from_attributes=True)
 
     async def endpoints_at(
         self, tenant: str, *, at: At, after: str, limit: int

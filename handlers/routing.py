@@ -51,6 +51,8 @@ class Routing:
         self.failures: dict[tuple[str, VersionRef], LoadFailure] = {}
         """(node, version) -> its last failed load."""
         self._swapping: set[tuple[str, str]] = set()
+        self._rolling: set[tuple[str, str]] = set()
+        self._alarmed: set[tuple[str, str]] = set()
         self._pins: Counter[VersionRef] = Counter()
         self._waiting: list[_Waiter] = []
         self._ticket = itertools.count()
@@ -114,6 +116,14 @@ class Routing:
     def swapping(self) -> list[Route]:
         """The endpoints with a pending swap."""
         return [self.routes[key] for key in sorted(self._swapping)]
+
+    def rolling(self) -> list[Route]:
+        """The endpoints with a live rollout."""
+        return [self.routes[key] for key in sorted(self._rolling)]
+
+    def alarmed(self) -> list[Route]:
+        """The endpoints with an open alert."""
+        return [self.routes[key] for key in sorted(self._alarmed)]
 
     def serving_nodes(self) -> Iterator[tuple[str, node.Node]]:
         """The nodes that take new versions."""
@@ -195,10 +205,12 @@ class Routing:
         key = (after.entity.tenant, after.entity.id)
         before = self.routes.get(key)
         self.routes[key] = after
-        if after.state.swap is None:
-            self._swapping.discard(key)
-        else:
-            self._swapping.add(key)
+        for marked, found in (
+            (after.state.swap is not None, self._swapping),
+            (after.state.rollout is not None, self._rolling),
+            (bool(after.state.alerts), self._alarmed),
+        ):
+            (found.add if marked else found.discard)(key)
         if before is None or before.pins != after.pins:
             self._pins.update(after.pins)
             self._unpin(before.pins if before is not None else frozenset())

@@ -62,7 +62,7 @@ VERSIONS_SECONDS: Final = 60.0
 TABLES_SECONDS: Final = 10.0
 """How long it then waits for the tables to be up to date; likewise."""
 KEY_PREFIX: Final = "sb_"
-SNAPSHOT_VERSION: Final = 1
+SNAPSHOT_VERSION: Final = 2
 """Raise it whenever a state of engine.decisions changes its shape."""
 
 

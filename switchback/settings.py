@@ -67,6 +67,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     system, at least 32 characters; None makes one in the data directory."""
     lease_ttl_s: float = 3.0
     """How long a silent node, gateway or reactor counts as alive."""
+    alert_quiet_s: float = 300.0
+    """An alert clears by itself when its cause was not seen for so long."""
 
     def __post_init__(self) -> None:
         for name, low, high in _BOUNDS:
@@ -103,6 +105,7 @@ _BOUNDS: Final = (
     ("inference_body_bytes_max", 1024, 1024 * MIB),
     ("inference_timeout_s", 0.1, 3600.0),
     ("lease_ttl_s", 1.0, 300.0),
+    ("alert_quiet_s", 1.0, 30 * 24 * 3600.0),
 )
 
 

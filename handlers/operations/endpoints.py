@@ -23,8 +23,8 @@ from handlers.operations.base import OperationsBase, applied
 from handlers.questions import At
 from projections import results
 
-ROLLBACK_ATTEMPTS_MAX: Final = 20
-"""A rollback wins also against writers that are faster every time."""
+INSISTED_ATTEMPTS_MAX: Final = 20
+"""A rollback wins also against writers that are faster every time; so does ending a rollout."""
 
 
 class EndpointOperations(OperationsBase):
@@ -104,7 +104,8 @@ class EndpointOperations(OperationsBase):
     ) -> RollbackView:
         """Returns when every live gateway has applied it."""
         began = time.perf_counter()
-        outcome = await self._roll_back(tenant, endpoint, reason, metadata)
+        command = endpoints.RollBack(reason=reason)
+        outcome = await self._insist(tenant, endpoint, command, metadata)
         await self._gateways.applied(outcome.position)
         took_ms = round((time.perf_counter() - began) * 1_000, 3)
         done = await self._last_rollback(tenant, endpoint, outcome)
@@ -123,13 +124,14 @@ class EndpointOperations(OperationsBase):
         endpoint: str,
         kind: str,
         severity: Severity,
+        version: str | None,
         detail: str,
         metadata: Metadata,
     ) -> results.Alert:
         """A critical alert on the newest version rolls back; returns when every gateway has it."""
         alert_id = str(metadata.event_id(0))
         command = endpoints.RaiseAlert(
-            alert_id=alert_id, kind=kind, severity=severity, detail=detail
+            alert_id=alert_id, kind=kind, severity=severity, version=version, detail=detail
         )
         outcome = await self._on_endpoint(tenant, endpoint, command, metadata)
         await self._gateways.applied(outcome.position)
@@ -166,11 +168,10 @@ class EndpointOperations(OperationsBase):
         entity = EntityId(tenant, "endpoint", endpoint)
         return await self._commands.handle(endpoints.DECIDER, entity, command, metadata=metadata)
 
-    async def _roll_back(
-        self, tenant: str, endpoint: str, reason: str, metadata: Metadata
+    async def _insist(
+        self, tenant: str, endpoint: str, command: endpoints.Command, metadata: Metadata
     ) -> Outcome[endpoints.State]:
-        command = endpoints.RollBack(reason=reason)
-        for _ in range(ROLLBACK_ATTEMPTS_MAX - 1):
+        for _ in range(INSISTED_ATTEMPTS_MAX - 1):
             try:
                 return await self._on_endpoint(tenant, endpoint, command, metadata)
             except Contended:
