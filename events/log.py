@@ -14,6 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from datetime import datetime
 from typing import Final
 
 from events.event import Append, EntityId, Event, Expected, Metadata, Position, Recorded
@@ -58,8 +59,19 @@ class EventLog(ABC):
         """
 
     @abstractmethod
-    def read(self, entity: EntityId, *, after: Position = 0) -> AsyncGenerator[Recorded, None]:
-        """The entity's events after a position, oldest first, up to now. Raises MalformedEvent."""
+    def read(
+        self, entity: EntityId, *, after: Position = 0, since: datetime | None = None
+    ) -> AsyncGenerator[Recorded, None]:
+        """The entity's events after a position, oldest first, up to now. Raises MalformedEvent.
+
+        With `since`, which has a time zone, from the first of them that was recorded at or after
+        that time; what was recorded before it is not read. When an event was recorded, the log
+        says by its own clock: JetStream by when the stream's leader stored it, other logs by
+        `Recorded.time`. So whatever was appended at or after `since` is there, unless that clock is
+        behind the caller's; and what is there may tell of an earlier time, as a repeated append and
+        a restored event do. A caller who means the time of what an event tells of asks for a little
+        more, and leaves out what is too old.
+        """
 
     @abstractmethod
     def subscribe_batches(

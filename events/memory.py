@@ -7,8 +7,11 @@ other log. One event loop only.
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
+from itertools import dropwhile
 from uuid import UUID
 
 from events import codec
@@ -56,11 +59,12 @@ class MemoryLog(EventLog):
             return len(self._recorded)
 
     async def read(
-        self, entity: EntityId, *, after: Position = 0
+        self, entity: EntityId, *, after: Position = 0, since: datetime | None = None
     ) -> AsyncGenerator[Recorded, None]:
-        for position in tuple(self._of_entity.get(entity.subject, ())):
-            if position > after:
-                yield self._recorded[position - 1]
+        positions = self._of_entity.get(entity.subject, [])
+        found = [self._recorded[p - 1] for p in positions[bisect_right(positions, after) :]]
+        for recorded in dropwhile(lambda each: since is not None and each.time < since, found):
+            yield recorded
 
     async def subscribe_batches(
         self, pattern: str = ALL_EVENTS, *, after: Position = 0, batch_max: int = 500

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from datetime import datetime
 
 from events import codec
 from events.drafts import Draft, draft, draft_recorded
@@ -72,10 +73,12 @@ class JetStreamLog(EventLog):
         return await self._restore(recorded[0].position - 1, messages)
 
     async def read(
-        self, entity: EntityId, *, after: Position = 0
+        self, entity: EntityId, *, after: Position = 0, since: datetime | None = None
     ) -> AsyncGenerator[Recorded, None]:
         subject = entity.subject
-        messages = direct_get(self._calls, self._open_channel, self._stream, subject, after=after)
+        messages = direct_get(
+            self._calls, self._open_channel, self._stream, subject, after=after, since=since
+        )
         async with aclosing(messages):
             async for message in messages:
                 position = position_of(message)

@@ -6,8 +6,9 @@ connection or server is asked for again from where it stopped.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from typing import Final
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from datetime import datetime
+from typing import Any, Final
 
 import msgspec
 from nats.aio.msg import Msg
@@ -26,21 +27,34 @@ OpenChannel = Callable[[], Channel]
 
 
 async def direct_get(
-    calls: Calls, open_channel: OpenChannel, stream: str, subject: str, *, after: Position
+    calls: Calls,
+    open_channel: OpenChannel,
+    stream: str,
+    subject: str,
+    *,
+    after: Position,
+    since: datetime | None = None,
 ) -> AsyncGenerator[Msg, None]:
     """The messages on a subject after a position, up to now, with `Nats-Sequence` among their
-    headers. Raises LogUnavailable."""
+    headers; with `since`, from the first that was stored at or after it. Raises LogUnavailable.
+
+    The server finds the time in its index. Only the first batch is asked for by time, so with both
+    a time and a later position at most that batch comes in vain.
+    """
+    start: Mapping[str, Any] = {"seq": after + 1} if since is None else {"start_time": since}
     patience = Patience()
     while True:
         try:
             async with open_channel() as channel:
-                await _ask(calls, channel, stream, subject, after + 1)
+                await _ask(calls, channel, stream, subject, start)
                 async for message in _replies(channel):
                     if message is None:
                         break
-                    after = position_of(message)
                     patience = Patience()
-                    yield message
+                    position = position_of(message)
+                    start = {"seq": max(position, after) + 1}
+                    if position > after:
+                        yield message
                 else:
                     return
         except (Unanswered, LogUnavailable) as error:
@@ -53,8 +67,10 @@ def position_of(message: Msg) -> Position:
     return int((message.headers or {})["Nats-Sequence"])
 
 
-async def _ask(calls: Calls, channel: Channel, stream: str, subject: str, start: Position) -> None:
-    body = {"seq": start, "next_by_subj": subject, "batch": _BATCH_MESSAGES}
+async def _ask(
+    calls: Calls, channel: Channel, stream: str, subject: str, start: Mapping[str, Any]
+) -> None:
+    body = {**start, "next_by_subj": subject, "batch": _BATCH_MESSAGES}
     await calls.client.publish(
         f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(body), reply=channel.subject
     )

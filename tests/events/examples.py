@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
+from datetime import datetime
 
 from events import EntityId, EventLog, Position, Recorded
 from events.catalogue.models import AliasMoved, ModelRegistered, VersionRetired
@@ -33,6 +34,22 @@ async def history(log: EventLog, entity: EntityId, *, until: Position = 0) -> li
         recorded = [event async for event in log.read(entity)]
         if not until or (recorded and recorded[-1].position >= until):
             return recorded
+        await asyncio.sleep(0)
+
+
+async def positions(
+    log: EventLog,
+    entity: EntityId,
+    *,
+    after: Position = 0,
+    since: datetime | None = None,
+    until: Position = 0,
+) -> list[Position]:
+    """Where the events stand that are read so, from a replica that has those up to `until`."""
+    while True:
+        found = [event.position async for event in log.read(entity, after=after, since=since)]
+        if not until or (found and found[-1] >= until):
+            return found
         await asyncio.sleep(0)
 
 

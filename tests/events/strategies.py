@@ -47,6 +47,8 @@ def _of(hint: Any) -> st.SearchStrategy[Any]:
             return st.sampled_from(arguments)
         case origin if origin in (Union, types.UnionType):
             return st.one_of([_of(argument) for argument in arguments])
+        case origin if origin is tuple and Ellipsis not in arguments:
+            return st.tuples(*map(_of, arguments))
         case origin if origin is tuple:
             return st.lists(_of(arguments[0]), max_size=3).map(tuple)
         case origin if origin is list:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,32 @@ from hypothesis import strategies as st
 
 from events import EntityId, MalformedEvent, Metadata, codec
 from events.catalogue import AGGREGATES, BY_TYPE
+from events.catalogue.endpoints import Comparison, PolicySet
 from events.catalogue.models import AliasMoved, Artifact, VersionRegistered
+from events.catalogue.traffic import ShadowWindow, Units, WindowObserved
 from events.event import Event
 from events.upcasts import UPCASTS
 from tests.events.examples import FRAUD, moved
 from tests.events.strategies import event_strategy
 
 GOLDEN = Path(__file__).parent / "golden"
-WRITTEN = sorted(path.stem for path in GOLDEN.glob("*.json"))
+MESSAGES = sorted(path.stem for path in GOLDEN.glob("*.json"))
+"""`<type>`, or `<type>.<what it shows>` of a type that gained members after the first."""
 
 
-def golden(type_: str) -> tuple[bytes, str]:
+def type_of(name: str) -> str:
+    """The type of a golden message: its name up to the version."""
+    matched = re.match(r"(.*\.v[0-9]+)(\.[a-z]+)?\Z", name)
+    assert matched is not None, name
+    return matched[1]
+
+
+WRITTEN = {type_of(name) for name in MESSAGES}
+
+
+def golden(name: str) -> tuple[bytes, str]:
     """A message as it was once written, and its subject."""
-    body = (GOLDEN / f"{type_}.json").read_bytes()
+    body = (GOLDEN / f"{name}.json").read_bytes()
     envelope = json.loads(body)
     aggregate, _, id = envelope["subject"].partition("/")
     tenant = envelope["source"].removeprefix("/switchback/")
@@ -34,27 +48,27 @@ def golden(type_: str) -> tuple[bytes, str]:
 
 
 def test_there_is_a_golden_message_of_every_type() -> None:
-    missing = (BY_TYPE.keys() | UPCASTS.keys()) - set(WRITTEN)
+    missing = (BY_TYPE.keys() | UPCASTS.keys()) - set(MESSAGES)
     assert not missing, f"add tests/events/golden/<type>.json for {sorted(missing)}"
 
 
 def test_no_type_that_was_ever_written_is_forgotten() -> None:
-    forgotten = set(WRITTEN) - BY_TYPE.keys() - UPCASTS.keys()
+    forgotten = WRITTEN - BY_TYPE.keys() - UPCASTS.keys()
     assert not forgotten, f"these need an upcast: {sorted(forgotten)}"
 
 
-@pytest.mark.parametrize("type_", [t for t in WRITTEN if t in BY_TYPE])
-def test_a_golden_message_reads_and_writes_the_same(type_: str) -> None:
-    body, subject = golden(type_)
+@pytest.mark.parametrize("name", [name for name in MESSAGES if type_of(name) in BY_TYPE])
+def test_a_golden_message_reads_and_writes_the_same(name: str) -> None:
+    body, subject = golden(name)
     recorded = codec.decode(body, position=7, subject=subject)
-    assert type(recorded.event) is BY_TYPE[type_]
+    assert type(recorded.event) is BY_TYPE[type_of(name)]
     assert json.loads(codec.encode_message(recorded)) == json.loads(body)
     assert codec.decode_line(codec.encode_recorded(recorded), position=1) == recorded
 
 
-@pytest.mark.parametrize("type_", [t for t in WRITTEN if t in UPCASTS])
-def test_a_golden_message_of_an_old_type_reads_as_a_present_one(type_: str) -> None:
-    body, subject = golden(type_)
+@pytest.mark.parametrize("name", [name for name in MESSAGES if type_of(name) in UPCASTS])
+def test_a_golden_message_of_an_old_type_reads_as_a_present_one(name: str) -> None:
+    body, subject = golden(name)
     assert type(codec.decode(body, position=7, subject=subject).event) in BY_TYPE.values()
 
 
@@ -71,6 +85,30 @@ def test_the_first_version_registered_reads_with_its_artifact() -> None:
         ),
         parent="fraud@0.8.0",
     )
+
+
+def test_a_window_from_before_units_and_shadows_reads_without() -> None:
+    body, subject = golden("switchback.traffic.window_observed.v1")
+    window = codec.decode(body, position=7, subject=subject).event
+    assert isinstance(window, WindowObserved)
+    assert (window.policy, window.shadows) == (0, {})
+    assert [version.units for version in window.versions.values()] == [Units(), Units()]
+
+
+def test_a_window_reads_with_its_units_and_shadows() -> None:
+    body, subject = golden("switchback.traffic.window_observed.v1.units")
+    window = codec.decode(body, position=7, subject=subject).event
+    assert isinstance(window, WindowObserved)
+    assert window.policy == 41
+    assert window.versions["1.0.0"].units == Units(seen=120, errors=2, timeouts=1, slow=3)
+    assert window.shadows["4.0.0"] == ShadowWindow(mirrored=0, dropped=9)
+
+
+def test_a_shadow_from_before_comparisons_is_compared_exactly() -> None:
+    body, subject = golden("switchback.endpoint.policy_set.v1")
+    policy = codec.decode(body, position=7, subject=subject).event
+    assert isinstance(policy, PolicySet)
+    assert {shadow.compare for shadow in policy.policy.shadow} == {Comparison(kind="exact")}
 
 
 def test_an_old_version_without_artifact_reads_without() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 from contextlib import aclosing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from uuid import UUID
 
 import pytest
@@ -33,9 +33,12 @@ from tests.events.examples import (
     first,
     history,
     moved,
+    positions,
     registered,
     retired,
 )
+
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 async def test_an_empty_log_is_at_position_0(log: EventLog) -> None:
@@ -238,11 +241,59 @@ async def test_the_largest_event_is_accepted(log: EventLog) -> None:
 
 
 async def test_reading_after_a_position(log: EventLog) -> None:
-    position = await log.append(FRAUD, [moved(str(n)) for n in range(5)], expected=0)
-    await history(log, FRAUD, until=position)
-    assert [r.position async for r in log.read(FRAUD, after=3)] == [4, 5]
-    assert [r async for r in log.read(FRAUD, after=5)] == []
-    assert [r async for r in log.read(FRAUD, after=99)] == []
+    last = await log.append(FRAUD, [moved(str(n)) for n in range(5)], expected=0)
+    assert await positions(log, FRAUD, after=3, until=last) == [4, 5]
+    assert await positions(log, FRAUD, after=5) == []
+    assert await positions(log, FRAUD, after=99) == []
+
+
+async def test_reading_since_a_time_begins_with_what_was_appended_then(log: EventLog) -> None:
+    before = datetime.now(UTC)
+    await log.append(FRAUD, [moved("1"), moved("2")], expected=0)
+    await log.append(SPAM, [registered("spam")], expected=0)
+    between = datetime.now(UTC)
+    last = await log.append(FRAUD, [moved("3"), moved("4")], expected=2)
+    assert await positions(log, FRAUD, since=before, until=last) == [1, 2, 4, 5]
+    assert await positions(log, FRAUD, since=between, until=last) == [4, 5]
+    assert await positions(log, FRAUD, since=LONG_AGO, until=last) == [1, 2, 4, 5]
+    assert await positions(log, FRAUD, since=datetime.now(UTC)) == []
+
+
+async def test_a_time_is_the_same_in_every_zone(log: EventLog) -> None:
+    await log.append(FRAUD, [moved("1")], expected=0)
+    between = datetime.now(UTC).astimezone(timezone(timedelta(hours=-7)))
+    last = await log.append(FRAUD, [moved("2")], expected=1)
+    assert await positions(log, FRAUD, since=between, until=last) == [2]
+
+
+async def test_reading_since_a_time_and_after_a_position_takes_the_later(log: EventLog) -> None:
+    before = datetime.now(UTC)
+    await log.append(FRAUD, [moved(str(n)) for n in range(3)], expected=0)
+    between = datetime.now(UTC)
+    last = await log.append(FRAUD, [moved(str(n)) for n in range(3)], expected=3)
+    assert await positions(log, FRAUD, since=before, after=2, until=last) == [3, 4, 5, 6]
+    assert await positions(log, FRAUD, since=between, after=2, until=last) == [4, 5, 6]
+    assert await positions(log, FRAUD, since=between, after=4, until=last) == [5, 6]
+    assert await positions(log, FRAUD, since=between, after=6) == []
+
+
+async def test_reading_since_a_time_goes_on_over_many_batches(log: EventLog) -> None:
+    last = await log.append(FRAUD, [moved("0")], expected=0)
+    between = datetime.now(UTC)
+    for _ in range(3):
+        events = [moved(str(n)) for n in range(APPEND_EVENTS_MAX)]
+        last = await log.append(FRAUD, events, expected=last)
+    whole = list(range(2, last + 1))
+    assert await positions(log, FRAUD, since=between, until=last) == whole
+    late = await positions(log, FRAUD, since=between, after=2_500, until=last)
+    assert late == list(range(2_501, last + 1))
+
+
+async def test_reading_since_a_time_finds_nothing_of_others(log: EventLog) -> None:
+    assert await positions(log, FRAUD, since=LONG_AGO) == []
+    last = await log.append(SPAM, [registered("spam")], expected=0)
+    assert await positions(log, SPAM, since=LONG_AGO, until=last) == [last]
+    assert await positions(log, FRAUD, since=LONG_AGO) == []
 
 
 async def test_a_subscription_starts_after_a_position_and_goes_on_live(log: EventLog) -> None:

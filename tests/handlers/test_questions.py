@@ -24,10 +24,10 @@ class WatchedLog(MemoryLog):
         self.read_after: list[Position] = []
 
     async def read(
-        self, entity: EntityId, *, after: Position = 0
+        self, entity: EntityId, *, after: Position = 0, since: datetime | None = None
     ) -> AsyncGenerator[Recorded, None]:
         self.read_after.append(after)
-        async for recorded in super().read(entity, after=after):
+        async for recorded in super().read(entity, after=after, since=since):
             yield recorded
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from datetime import datetime
 
 from events import Append, EntityId, EventLog, Metadata, Position, Recorded
 from events.log import ALL_EVENTS
@@ -40,8 +41,10 @@ class UpTo(EventLog):
     async def restore(self, recorded: Sequence[Recorded]) -> Position:
         raise AssertionError("nothing is written during a replay")
 
-    def read(self, entity: EntityId, *, after: Position = 0) -> AsyncIterator[Recorded]:
-        return self._log.read(entity, after=after)
+    def read(
+        self, entity: EntityId, *, after: Position = 0, since: datetime | None = None
+    ) -> AsyncIterator[Recorded]:
+        return self._log.read(entity, after=after, since=since)
 
     async def position(self) -> Position:
         return min(self._until, await self._log.position())
