@@ -24,6 +24,8 @@ from prometheus_client import CollectorRegistry
 from engine.runtimes import RuntimeSettings, available_runtimes
 from events.jetstream import JetStream
 from handlers.commands import CommandHandler
+from handlers.direct import Direct
+from handlers.directory import Directory
 from handlers.executions import BusExecutor, Executor
 from handlers.following import Follower
 from handlers.gateway import Gateway
@@ -227,6 +229,8 @@ class _Parts:
             operations=operations,
             queries=self.queries,
             inferences=gateway,
+            direct=Direct(routing=self.routing, executors=executors),
+            directory=Directory(self.routing),
             readiness=Readiness(
                 log=self.jetstream.events,
                 routing=self.routing,

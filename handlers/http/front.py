@@ -10,6 +10,7 @@ import msgspec
 from prometheus_client import CollectorRegistry
 
 from events import EventLog
+from handlers.http.directory import Directory, VersionInferences
 from handlers.http.metering import HttpMetrics
 from handlers.http.ports import Inferences, Operations, Readiness, Tenants
 from handlers.http.streams import Streams
@@ -27,6 +28,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     operations: Operations
     queries: Queries
     inferences: Inferences
+    direct: VersionInferences
+    directory: Directory
     readiness: Readiness
     log: EventLog
     metrics: CollectorRegistry

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any, Final
 from uuid import uuid4
 
@@ -44,9 +45,10 @@ class Inferred(msgspec.Struct, frozen=True, kw_only=True):
 @post("/endpoints/{endpoint:str}/infer", status_code=200, **needs("infer", stored=False))
 async def infer(request: Call, endpoint: Name, data: JSONBody[Infer]) -> Response[Inferred]:
     """Answer from the version that the policy gives this key; the headers prove which and why."""
-    metrics = request.front.metrics
-    try:
-        inference = await request.front.services.inferences.infer(
+    inference = await metered(
+        request,
+        endpoint,
+        request.front.services.inferences.infer(
             request.tenant,
             endpoint=endpoint,
             inputs=data.inputs,
@@ -55,19 +57,29 @@ async def infer(request: Call, endpoint: Name, data: JSONBody[Infer]) -> Respons
             parameters=data.parameters,
             request_id=str(uuid4()),
             deadline_s=request.front.limits.inference_timeout_s,
-        )
+        ),
+    )
+    answer = Inferred(
+        outputs=inference.outputs, version=inference.version, request_id=inference.request_id
+    )
+    return Response(answer, headers=inference_headers(inference))
+
+
+async def metered(request: Call, endpoint: str, asked: Awaitable[Inference]) -> Inference:
+    """The answer to what was asked, counted; so are failures, which are raised."""
+    metrics = request.front.metrics
+    try:
+        inference = await asked
     except Exception as error:
         code, version = getattr(error, "code", "internal"), getattr(error, "version", "")
         metrics.inference_failed(request.tenant, endpoint, version, code)
         raise
     metrics.inferred(request.tenant, endpoint, inference.version, inference.overhead_ms / 1000)
-    answer = Inferred(
-        outputs=inference.outputs, version=inference.version, request_id=inference.request_id
-    )
-    return Response(answer, headers=_headers(inference))
+    return inference
 
 
-def _headers(inference: Inference) -> dict[str, str]:
+def inference_headers(inference: Inference) -> dict[str, str]:
+    """The headers of INFERENCE_HEADERS."""
     values = (
         inference.request_id,
         inference.version,

@@ -166,6 +166,16 @@ class Operations(RolloutOperations, Protocol):
         """Nodes belong to no tenant."""
         ...
 
+    async def load_version(self, tenant: str, *, model: str, version: str | None) -> Position:
+        """Have it resident on the nodes, or with None every version; a position at which it is so.
+        Refused: `runtime_failed`, with what the nodes said, when it cannot be."""
+        ...
+
+    async def unload_version(self, tenant: str, *, model: str, version: str | None) -> Position:
+        """Have it gone from the nodes, or with None every version; a position at which it is so.
+        Refused (`conflict`) while an endpoint needs one of them."""
+        ...
+
     async def endpoint_at(self, tenant: str, *, endpoint: str, at: At) -> results.Endpoint:
         """The endpoint as it was, folded from the log. Refused (`not_found`) if it was not yet."""
         ...

@@ -6,7 +6,7 @@ error that nothing here knows is answered as `internal` without detail, and logg
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any, Final
@@ -103,11 +103,19 @@ def problem_of(error: Exception) -> tuple[Problem, dict[str, str]]:
 
 def answer_error(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """Litestar's exception handler for everything."""
+    return problem_response(error)
+
+
+def problem_response(
+    error: Exception, members: Callable[[Problem], Mapping[str, str]] = lambda _: {}
+) -> Response[bytes]:
+    """The document as an answer, with the `members` that clients of another protocol look for."""
     problem, headers = problem_of(error)
     if problem.code == "internal":
         _log.error("a request failed unexpectedly", exc_info=error)
+    document = msgspec.to_builtins(problem) | members(problem)
     return Response(
-        msgspec.json.encode(problem),
+        msgspec.json.encode(document),
         status_code=problem.status,
         media_type=MEDIA_TYPE,
         headers=headers,

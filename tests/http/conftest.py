@@ -11,10 +11,13 @@ import pytest_asyncio
 from prometheus_client import CollectorRegistry
 
 from events import EventLog, connect
+from handlers.direct import Direct
+from handlers.directory import Directory
 from handlers.http.app import HttpApp, build_app
 from handlers.http.front import Limits, Services
 from handlers.http.server import HttpServer
 from handlers.http.streams import Streams
+from handlers.routing import Routing
 from projections.queries import Queries
 from tests.http.fakes import FakeInferences, FakeOperations, FakeQueries, FakeReadiness, FakeTenants
 
@@ -36,11 +39,14 @@ class House:
         self.client = httpx.AsyncClient(timeout=20)
 
     def _app(self) -> HttpApp:
+        routing = Routing()
         services = Services(
             tenants=self.tenants,
             operations=self.operations,
             queries=cast(Queries, FakeQueries(self.operations)),
             inferences=self.inferences,
+            direct=Direct(routing=routing, executors=()),
+            directory=Directory(routing),
             readiness=self.readiness,
             log=self.log,
             metrics=CollectorRegistry(),

@@ -13,9 +13,12 @@ from prometheus_client import CollectorRegistry
 
 from events.catalogue.tenants import Quota
 from events.memory import MemoryLog
+from handlers.direct import Direct
+from handlers.directory import Directory
 from handlers.http.access import SCOPES, Route, Undeclared, needs, route_table
 from handlers.http.app import build_app
 from handlers.http.front import Services
+from handlers.routing import Routing
 from projections.queries import Queries
 from tests.http.conftest import House
 from tests.http.fakes import (
@@ -32,11 +35,14 @@ def _routes() -> list[Route]:
     tenants = FakeTenants()
     log = MemoryLog()
     operations = FakeOperations(log, tenants)
+    routing = Routing()
     services = Services(
         tenants=tenants,
         operations=operations,
         queries=cast(Queries, FakeQueries(operations)),
         inferences=FakeInferences(),
+        direct=Direct(routing=routing, executors=()),
+        directory=Directory(routing),
         readiness=FakeReadiness(),
         log=log,
         metrics=CollectorRegistry(),
