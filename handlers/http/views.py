@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
-from typing import Literal
+from typing import Literal, Self
 
 import msgspec
 
+from engine.analysis.comparison import Comparison, Difference, Summary
+from engine.analysis.looking import Outcome
+from engine.analysis.shadow_report import ShadowSummary
 from events.catalogue.tenants import Scope
 from events.event import Position
 
@@ -91,6 +95,19 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Events it was told to pass over."""
 
 
+class DifferenceView(msgspec.Struct, frozen=True, kw_only=True):
+    """The candidate's minus the baseline's, and what it says."""
+
+    error_rate: Difference
+    mean_latency_ms: Difference
+    verdict: Outcome
+    detail: str
+    """The verdict in words."""
+    alpha: float
+    margin: float
+    method: str
+
+
 class CompareView(msgspec.Struct, frozen=True, kw_only=True):
     """Two versions by the traffic of the last while."""
 
@@ -99,7 +116,40 @@ class CompareView(msgspec.Struct, frozen=True, kw_only=True):
     baseline: str
     candidate: str
     rollout: str | None
-    """Of the live rollout, when these are its versions."""
+    """The live rollout that these are the versions of."""
+    versions: dict[str, Summary]
+    difference: DifferenceView
+    windows: int
+    """Windows of traffic that hold either version."""
+    gateways: tuple[str, ...]
+    policies: int
+    """Policies that these requests were routed by."""
+
+    @classmethod
+    def of(
+        cls, comparison: Comparison, *, endpoint: str, since_s: float, rollout: str | None
+    ) -> Self:
+        sides = (comparison.baseline, comparison.candidate)
+        return cls(
+            endpoint=endpoint,
+            since_s=since_s,
+            baseline=comparison.baseline.version,
+            candidate=comparison.candidate.version,
+            rollout=rollout,
+            versions={side.version: side for side in sides},
+            difference=DifferenceView(
+                error_rate=comparison.error_rate,
+                mean_latency_ms=comparison.mean_latency_ms,
+                verdict=comparison.verdict,
+                detail=comparison.detail,
+                alpha=comparison.alpha,
+                margin=comparison.margin,
+                method=comparison.method,
+            ),
+            windows=comparison.windows,
+            gateways=comparison.gateways,
+            policies=comparison.policies,
+        )
 
 
 class ShadowView(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,3 +157,9 @@ class ShadowView(msgspec.Struct, frozen=True, kw_only=True):
 
     endpoint: str
     since_s: float
+    versions: dict[str, ShadowSummary]
+
+    @classmethod
+    def of(cls, summaries: Iterable[ShadowSummary], *, endpoint: str, since_s: float) -> Self:
+        versions = {summary.version: summary for summary in summaries}
+        return cls(endpoint=endpoint, since_s=since_s, versions=versions)

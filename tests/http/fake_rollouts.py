@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from msgspec.structs import replace
 
+from engine.analysis import compare, shadow_report
 from engine.decisions.decider import Conflict, Invalid, NotFound
 from events import Event, Metadata, Position
 from events.catalogue.endpoints import (
@@ -25,7 +26,9 @@ from events.catalogue.endpoints import (
     Step,
     Verdict,
 )
+from events.catalogue.traffic import ShadowWindow, WindowObserved
 from handlers.http.rollout_ports import PromoteTo
+from handlers.http.views import CompareView, ShadowView
 from projections import results
 
 HOLD_S_MAX = 30 * 24 * 3600
@@ -207,6 +210,32 @@ class FakeRollouts(_House):
         self, tenant: str, *, endpoint: str, rollout_id: str
     ) -> Sequence[Verdict] | None:
         return [VERDICT] if self._rollout(tenant, endpoint, rollout_id).state in LIVE else None
+
+    async def compare(
+        self,
+        tenant: str,
+        *,
+        endpoint: str,
+        baseline: str | None,
+        candidate: str | None,
+        since_s: float,
+    ) -> CompareView:
+        """Of no traffic at all, so every verdict is inconclusive."""
+        known = self._endpoint(tenant, endpoint)
+        comparison = compare(
+            [], baseline=baseline or known.active, candidate=candidate or f"{known.active}+next"
+        )
+        return CompareView.of(comparison, endpoint=endpoint, since_s=since_s, rollout=None)
+
+    async def shadow_report(self, tenant: str, *, endpoint: str, since_s: float) -> ShadowView:
+        known = self._endpoint(tenant, endpoint)
+        window = WindowObserved(
+            gateway="g",
+            start=known.created_at,
+            versions={},
+            shadows={"3.0.0": ShadowWindow(mirrored=9, compared=8, agreed=6)},
+        )
+        return ShadowView.of(shadow_report([window]), endpoint=endpoint, since_s=since_s)
 
     async def _changed(
         self,

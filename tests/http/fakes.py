@@ -429,7 +429,7 @@ class _Models(_Reads):
 
 class _Endpoints(_Reads):
     async def get(
-        self, tenant: str, name: str, *, min_position: Position
+        self, tenant: str, name: str, *, min_position: Position = 0
     ) -> results.Endpoint | None:
         await self.reach(min_position)
         return self.house.endpoints.get((tenant, name))

@@ -67,7 +67,7 @@ async def anonymous(shared: House) -> AsyncIterator[httpx.AsyncClient]:
 def path_of(route: Route, tenant: str) -> str:
     names = {"tenant": tenant}
     path = route.path
-    for part in ("tenant", "model", "version", "endpoint", "alias", "node", "key"):
+    for part in ("tenant", "model", "version", "endpoint", "rollout", "alias", "node", "key"):
         path = path.replace(f"{{{part}}}", names.get(part, "x"))
     return path
 

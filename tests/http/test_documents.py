@@ -25,6 +25,10 @@ GET /models/{m}/versions/{v} · GET /models/{m}/versions/{v}/lineage · PUT /mod
 GET /models/{m}/aliases/{a}/history · POST /models/{m}/versions/{v}/retire · PUT /endpoints/{e}
 GET /endpoints · GET /endpoints/{e} · PUT /endpoints/{e}/policy · POST /endpoints/{e}/swap
 POST /endpoints/{e}/rollback · GET /endpoints/{e}/explain · POST /explain
+POST /endpoints/{e}/rollouts · GET /endpoints/{e}/rollouts · GET /endpoints/{e}/rollouts/{r}
+POST /endpoints/{e}/rollouts/{r}/promote · POST /endpoints/{e}/rollouts/{r}/pause
+POST /endpoints/{e}/rollouts/{r}/resume · POST /endpoints/{e}/rollouts/{r}/abort
+GET /endpoints/{e}/compare · GET /endpoints/{e}/shadow
 POST /endpoints/{e}/alerts · POST /endpoints/{e}/infer · GET /nodes · GET /nodes/{n}
 POST /nodes/{n}/drain · GET /events · GET /events/stream · POST /tenants
 POST /tenants/{t}/keys · DELETE /tenants/{t}/keys/{id} · PUT /tenants/{t}/quota
@@ -104,7 +108,16 @@ async def test_every_reference_of_both_documents_leads_somewhere(house: House) -
 
 async def test_bodies_are_described_as_they_are_refused(house: House) -> None:
     schemas = (await openapi(house))["components"]["schemas"]
-    for name in ("RegisterModel", "RegisterVersion", "Policy", "Rule", "When", "Infer", "Quota"):
+    names = ("RegisterModel", "RegisterVersion", "Policy", "Rule", "When", "Infer", "Quota")
+    steering = (
+        "StartRollout",
+        "Step",
+        "Analysis",
+        "PromoteRollout",
+        "SteerRollout",
+        "AbortRollout",
+    )
+    for name in names + steering:
         assert schemas[name]["additionalProperties"] is False
     assert {"from", "to"} <= set(schemas["When"]["properties"])
     assert {"from", "to"} <= set(schemas["Swap"]["properties"])

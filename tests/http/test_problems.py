@@ -29,6 +29,7 @@ from tests.http.conftest import House
 
 MODELS = "/api/v1/models"
 VERSIONS = "/api/v1/models/fraud/versions"
+ROLLOUTS = "/api/v1/endpoints/score/rollouts"
 
 
 def checked(response: httpx.Response, code: str) -> dict[str, Any]:
@@ -76,6 +77,25 @@ def nested(levels: int) -> bytes:
         ("/api/v1/explain", b'{"receipt":""}', "receipt"),
         ("/api/v1/endpoints/score/swap", b'{"to":"2","timeout_s":0}', "timeout_s"),
         ("/api/v1/endpoints/score/alerts", b'{"kind":"k","severity":"mild"}', "severity"),
+        (ROLLOUTS, b"{}", "to"),
+        (ROLLOUTS, b'{"to":"2.0.0","colour":"red"}', "colour"),
+        (ROLLOUTS, b'{"to":"2.0.0","steps":[]}', "steps"),
+        (ROLLOUTS, b'{"to":"2.0.0","steps":[{"weight":5}]}', "steps[0].hold_s"),
+        (ROLLOUTS, b'{"to":"2.0.0","steps":[{"weight":"5","hold_s":1}]}', "steps[0].weight"),
+        (ROLLOUTS, b'{"to":"2.0.0","steps":[{"weight":5,"hold_s":1e999}]}', "steps[0].hold_s"),
+        (ROLLOUTS, b'{"to":"2.0.0","steps":[{"weight":5,"hold":1}]}', "steps[0].hold"),
+        (ROLLOUTS, b'{"to":"2.0.0","analysis":{"metric":"beauty"}}', "analysis.metric"),
+        (
+            ROLLOUTS,
+            b'{"to":"2.0.0","analysis":{"on_inconclusive":"x"}}',
+            "analysis.on_inconclusive",
+        ),
+        (ROLLOUTS, b'{"to":"2.0.0","analysis":{"maximum":1}}', "analysis.maximum"),
+        (f"{ROLLOUTS}/r/promote", b'{"to":"half"}', "to"),
+        (f"{ROLLOUTS}/r/promote", b'{"from_step":-1}', "from_step"),
+        (f"{ROLLOUTS}/r/pause", b'{"reason":"lunch"}', "reason"),
+        (f"{ROLLOUTS}/r/resume", b"[]", "body"),
+        (f"{ROLLOUTS}/r/abort", b'{"reason":"' + b"a" * 1001 + b'"}', "reason"),
         ("/api/v1/endpoints/score/infer", b'{"key":"k"}', "inputs"),
         ("/api/v1/endpoints/score/infer", b'{"inputs":' + b"[" * 100_000, "body"),
     ],
@@ -93,7 +113,16 @@ async def test_a_body_that_is_wrong_is_refused_by_field_and_leaves_no_event(
     "name", ["a.b", "*", ">", "a%20b", "a%00", "a%0A", "%FF", "%E2%80%AE", "-a", "a" * 10_000]
 )
 @pytest.mark.parametrize(
-    "path", ["models/{}", "endpoints/{}", "nodes/{}", "models/fraud/aliases/{}", "endpoints/{}/x"]
+    "path",
+    [
+        "models/{}",
+        "endpoints/{}",
+        "endpoints/{}/rollouts",
+        "endpoints/score/rollouts/{}",
+        "nodes/{}",
+        "models/fraud/aliases/{}",
+        "endpoints/{}/x",
+    ],
 )
 async def test_a_hostile_id_in_a_path_is_a_problem_and_never_a_failure(
     shared: House, path: str, name: str
@@ -118,6 +147,25 @@ async def test_another_method_is_told_which_are_allowed(client: httpx.AsyncClien
 async def test_a_wrong_query_parameter_is_named(client: httpx.AsyncClient, query: str) -> None:
     problem = checked(await client.get(f"{MODELS}?{query}"), "invalid")
     assert list(problem["fields"]) == [query.partition("=")[0]]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "since_s=0",
+        "since_s=-1",
+        "since_s=nan",
+        "since_s=inf",
+        "since_s=604801",
+        "since_s=soon",
+        "baseline=",
+        "candidate=*",
+        "candidate=1.0.0%00",
+    ],
+)
+async def test_a_span_or_a_version_that_is_none_is_named(shared: House, query: str) -> None:
+    response = await shared.client.get(f"/api/v1/endpoints/score/compare?{query}")
+    assert list(checked(response, "invalid")["fields"]) == [query.partition("=")[0]]
 
 
 @pytest.mark.parametrize(
@@ -219,7 +267,10 @@ def test_a_body_holds_nul_exactly_if_it_is_refused_for_it(text: str) -> None:
 @settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(body=st.binary(max_size=200), path=st.sampled_from([MODELS, VERSIONS, "/api/v1/tenants"]))
+@given(
+    body=st.binary(max_size=200),
+    path=st.sampled_from([MODELS, VERSIONS, ROLLOUTS, "/api/v1/tenants"]),
+)
 async def test_no_bytes_make_it_fail(shared: House, body: bytes, path: str) -> None:
     response = await shared.client.post(path, content=body)
     assert response.status_code < 500, response.text
