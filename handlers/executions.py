@@ -11,12 +11,16 @@ from events.catalogue.nodes import VersionRef
 from events.errors import LogUnavailable, NoResponders, RemoteFailure, RequestTimeout
 
 QUEUE: Final = "nodes"
+UNEXPECTED: Final = "internal"
+"""The code of what fails for no reason that the contract knows."""
 
 
 class InferenceFailed(Exception):
     """An inference request that got no answer; `code` is the contract's problem code."""
 
     code: ClassVar[str]
+    version: str = ""
+    """The one the policy had chosen, as far as the gateway got."""
 
 
 class VersionFailed(InferenceFailed):

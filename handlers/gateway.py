@@ -14,31 +14,30 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
-import structlog
 
+from engine.agreement import Function
 from engine.routing import Decision, Receipt, decide_route, receipt_for, routing_key, sign
 from events import Position
 from events.catalogue.nodes import VersionRef
+from handlers.comparators import NO_FUNCTIONS, Comparators
 from handlers.executions import (
-    DeadlineExceeded,
+    UNEXPECTED,
     EndpointUnknown,
     Executed,
     Execution,
     Executor,
     InferenceFailed,
     NotServed,
-    VersionFailed,
 )
+from handlers.passages import Passage
+from handlers.routes import Route, ref_of
 from handlers.routing import Routing
+from handlers.shadows import Primary, Shadows
 from handlers.traffic import Windows
-
-_log = structlog.get_logger(__name__)
 
 RETRY_SECONDS: Final = 0.02
 NOT_SERVED_SECONDS: Final = 5.0
 """How long a request waits for some node to serve its version."""
-SHADOWS_MAX: Final = 64
-"""Mirrored requests under way at once; more are dropped and counted."""
 
 
 class Inference(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,12 +63,25 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     request_id: str
     inputs: Any
     parameters: dict[str, Any]
+    began: float
+    deadline_s: float
 
 
 class _Routed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    ref: VersionRef
+    route: Route
     decision: Decision
     receipt: Receipt
+    key: int | None
+    """The bucket of the request's key, if it has one that counts."""
+
+
+class _Served(msgspec.Struct, frozen=True, kw_only=True):
+    routed: _Routed
+    passage: Passage
+    executed: Executed
+    execution_ms: float
+    """Of the attempt that succeeded."""
+    attempts: int
 
 
 class Gateway:
@@ -82,6 +94,7 @@ class Gateway:
         executors: tuple[Executor, ...],
         windows: Windows,
         receipt_secret: bytes,
+        comparators: Mapping[str, Function] = NO_FUNCTIONS,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._routing = routing
@@ -90,8 +103,7 @@ class Gateway:
         self._windows = windows
         self._secret = receipt_secret
         self._clock = clock
-        self._shadows: set[asyncio.Task[None]] = set()
-        self.shadows_dropped = 0
+        self.shadows = Shadows(execute=self._attempt, comparators=Comparators(comparators))
 
     async def infer(
         self,
@@ -106,7 +118,6 @@ class Gateway:
         deadline_s: float,
     ) -> Inference:
         """Raises InferenceFailed."""
-        began = time.perf_counter()
         request = _Request(
             tenant=tenant,
             endpoint=endpoint,
@@ -115,39 +126,68 @@ class Gateway:
             request_id=request_id,
             inputs=inputs,
             parameters=dict(parameters),
+            began=time.perf_counter(),
+            deadline_s=deadline_s,
         )
-        attempts = 0
-        while True:
-            attempts += 1
-            left_s = deadline_s - (time.perf_counter() - began)
-            try:
-                routed = self._decide(request)
-                execution = Execution(
-                    inputs=inputs, parameters=request.parameters, timeout_s=left_s
-                )
-                executed = await self._attempt(routed.ref, execution)
-                break
-            except NotServed as failure:
-                if not await _time_is_left(began, min(deadline_s, NOT_SERVED_SECONDS)):
-                    self._windows.failed(tenant, endpoint, routed.ref.version, code=failure.code)
-                    raise
-            except (VersionFailed, DeadlineExceeded) as failure:
-                self._windows.failed(tenant, endpoint, routed.ref.version, code=failure.code)
-                raise
-        took_ms = (time.perf_counter() - began) * 1_000
-        decision = routed.decision
-        self._windows.answered(tenant, endpoint, decision.version, latency_ms=took_ms)
-        for version in decision.shadow:
-            self._mirror(msgspec.structs.replace(routed.ref, version=version), execution)
+        served = await self._serve(request)
+        took_ms = (time.perf_counter() - request.began) * 1_000
+        served.passage.answered(latency_ms=took_ms)
+        decision = served.routed.decision
+        if decision.shadow:
+            self._mirror(request, served)
         return Inference(
-            outputs=executed.outputs,
+            outputs=served.executed.outputs,
             version=decision.version,
             position=decision.position,
-            receipt=sign(routed.receipt, self._secret),
+            receipt=sign(served.routed.receipt, self._secret),
             rule=decision.rule,
-            overhead_ms=round(took_ms - executed.runtime_ms, 3),
-            attempts=attempts,
+            overhead_ms=round(took_ms - served.executed.runtime_ms, 3),
+            attempts=served.attempts,
             request_id=request_id,
+        )
+
+    async def _serve(self, request: _Request) -> _Served:
+        """Decide and execute until somebody serves it. The passage is left open."""
+        passage: Passage | None = None
+        attempts = 0
+        try:
+            while True:
+                attempts += 1
+                routed = self._decide(request)
+                passage = self._windows.begin(
+                    routed.route, routed.decision, key=routed.key, after=passage
+                )
+                began = time.perf_counter()
+                try:
+                    executed = await self._attempt(
+                        ref_of(routed.route, routed.decision.version),
+                        _execution(request, left_s=request.deadline_s - (began - request.began)),
+                    )
+                    break
+                except NotServed:
+                    if not await _time_is_left(
+                        request.began, min(request.deadline_s, NOT_SERVED_SECONDS)
+                    ):
+                        raise
+        except InferenceFailed as failure:
+            if passage is not None:
+                failure.version = passage.version
+                passage.failed(code=failure.code)
+            raise
+        except Exception:
+            if passage is not None:
+                passage.failed(code=UNEXPECTED)
+            raise
+        except BaseException:  # nobody waits for the answer any more
+            if passage is not None:
+                passage.left()
+            raise
+        return _Served(
+            routed=routed,
+            passage=passage,
+            executed=executed,
+            execution_ms=(time.perf_counter() - began) * 1_000,
+            attempts=attempts,
         )
 
     def _decide(self, request: _Request) -> _Routed:
@@ -165,8 +205,13 @@ class Gateway:
             now_ms=now_ms,
             request_id=request.request_id,
         )
-        ref = VersionRef(tenant=request.tenant, model=route.state.model, version=decision.version)
-        return _Routed(ref=ref, decision=decision, receipt=receipt)
+        is_own = key is request.request_id
+        return _Routed(
+            route=route,
+            decision=decision,
+            receipt=receipt,
+            key=None if is_own else decision.bucket,
+        )
 
     async def _attempt(self, ref: VersionRef, execution: Execution) -> Executed:
         for executor in self._executors[:-1]:
@@ -176,25 +221,30 @@ class Gateway:
                 continue
         return await self._executors[-1].execute(ref, execution)
 
-    def _mirror(self, ref: VersionRef, execution: Execution) -> None:
-        if len(self._shadows) >= SHADOWS_MAX:
-            self.shadows_dropped += 1
-            return
-        task = asyncio.create_task(self._run_mirrored(ref, execution))
-        self._shadows.add(task)
-        task.add_done_callback(self._shadows.discard)
-
-    async def _run_mirrored(self, ref: VersionRef, execution: Execution) -> None:
-        try:
-            await self._attempt(ref, execution)
-        except InferenceFailed as failure:
-            _log.info("shadow failed", version=str(ref), code=failure.code, detail=str(failure))
+    def _mirror(self, request: _Request, served: _Served) -> None:
+        primary = Primary(
+            inputs=request.inputs,
+            parameters=request.parameters,
+            outputs=served.executed.outputs,
+            execution_ms=served.execution_ms,
+        )
+        route, decision = served.routed.route, served.routed.decision
+        for shadow in route.state.policy.shadow:
+            if shadow.version in decision.shadow:
+                self.shadows.mirror(
+                    ref_of(route, shadow.version),
+                    primary,
+                    comparison=shadow.compare,
+                    copy=served.passage.copy(shadow.version),
+                )
 
     async def close(self) -> None:
         """Let mirrored requests go."""
-        for task in self._shadows:
-            task.cancel()
-        await asyncio.gather(*self._shadows, return_exceptions=True)
+        await self.shadows.close()
+
+
+def _execution(request: _Request, *, left_s: float) -> Execution:
+    return Execution(inputs=request.inputs, parameters=request.parameters, timeout_s=left_s)
 
 
 async def _time_is_left(began: float, limit_s: float) -> bool:

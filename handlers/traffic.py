@@ -1,53 +1,38 @@
-"""What gateways saw, second by second: one WindowObserved per endpoint, appended to TRAFFIC.
+"""What gateways saw, second by second: one WindowObserved per endpoint and policy, on TRAFFIC.
 
-Guarantees: a window counts what was seen in its second, also while the log is slow or away; it is
-on the log once, however often it is sent. Does not guarantee that every window arrives: what is not
-sent yet is lost with a gateway that is killed, and what does not fit into `WINDOWS_WAITING_MAX`
-while the log is away is dropped, oldest first, and counted.
+Guarantees: a window counts what ended in its second, also while the log is slow or away; it is on
+the log once, however often it is sent. While requests are under way every second has a window, also
+if none of them is answered; an endpoint without requests has none. Does not guarantee that every
+window arrives: what is not sent yet is lost with a gateway that is killed, and what does not fit
+into `WINDOWS_WAITING_MAX` while the log is away is dropped, oldest first, and counted.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
 import msgspec
 import structlog
-from ddsketch import DDSketch
 
+from engine.routing import Decision
 from events import UNCHECKED, EntityId, EventLog, LogError, Metadata
-from events.catalogue.traffic import LatencySketch, VersionWindow, WindowObserved
+from events.catalogue.traffic import WindowObserved
 from events.errors import EventTooLarge
+from handlers.passages import Passage
+from handlers.routes import Route
+from handlers.tallies import Lane
+from handlers.totals import Totals
+from handlers.units import Keys, sharing_of, slow_after_ms
 
 _log = structlog.get_logger(__name__)
 
 WINDOW_SECONDS: Final = 1
 WINDOWS_WAITING_MAX: Final = 10_000
-RELATIVE_ACCURACY: Final = 0.01
-
-
-class _Tally:
-    """One version in the current window."""
-
-    __slots__ = ("errors", "requests", "sketch", "tokens")
-
-    def __init__(self) -> None:
-        self.requests = 0
-        self.errors: dict[str, int] = {}
-        self.tokens = 0
-        self.sketch = DDSketch(RELATIVE_ACCURACY)
-
-    def window(self) -> VersionWindow:
-        return VersionWindow(
-            requests=self.requests,
-            errors=self.errors,
-            tokens=self.tokens,
-            latency=latency_sketch(self.sketch) if self.sketch.count else None,
-        )
 
 
 class _Closed(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,25 +51,45 @@ class Windows:
         self._log = log
         self._clock = clock
         self._second = int(clock())
-        self._tallies: dict[tuple[str, str], dict[str, _Tally]] = {}
+        self._lanes: dict[EntityId, Lane] = {}
+        """Endpoint -> the lane of its newest policy that a request came by."""
+        self._due: list[Lane] = []
+        """With something to tell about this second, older policies' among them."""
         self._waiting: OrderedDict[UUID, _Closed] = OrderedDict()
         """Windows that are not known to be on the log, by their command's id, oldest first."""
         self._closed = asyncio.Event()
+        self.totals = Totals()
+        """Of all windows since the start."""
         self.dropped = 0
         """Windows that did not fit while the log was away."""
 
-    def answered(
-        self, tenant: str, endpoint: str, version: str, *, latency_ms: float, tokens: int = 0
-    ) -> None:
-        tally = self._tally(tenant, endpoint, version)
-        tally.requests += 1
-        tally.tokens += tokens
-        tally.sketch.add(latency_ms)
+    def begin(
+        self, route: Route, decision: Decision, *, key: int | None, after: Passage | None = None
+    ) -> Passage:
+        """A request, decided by the route's table, is under way.
 
-    def failed(self, tenant: str, endpoint: str, version: str, *, code: str) -> None:
-        tally = self._tally(tenant, endpoint, version)
-        tally.requests += 1
-        tally.errors[code] = tally.errors.get(code, 0) + 1
+        `key`: the bucket of its routing key; None if it has none that counts. `after`: its attempt
+        before this one, which ends here; together they are one request and one unit.
+        """
+        lane = self._lanes.get(route.entity)
+        if lane is None or lane.table is not route.table:
+            lane = self._turn(route, lane)
+        tally = lane.version(decision.version)
+        if after is not None:
+            after.left()
+        keys = lane.keys if decision.rule is None else None
+        if keys is not None:
+            if after is not None and after.lane.keys is keys:
+                keys = after.keys
+            elif not keys.seen(key, tally.units):
+                keys = None
+        return Passage(lane, decision.version, tally, keys=keys, key=key)
+
+    def in_flight(self) -> Iterable[tuple[EntityId, str, int]]:
+        """Endpoint, version and how many requests are under way there, under any policy."""
+        for lane in self._due:
+            for version, tally in lane.versions.items():
+                yield lane.entity, version, tally.in_flight
 
     async def run(self) -> None:
         """Publish each window as soon as its second is over, the last one at cancellation."""
@@ -108,32 +113,52 @@ class Windows:
             self._closed.clear()
             await self._publish()
 
-    def _tally(self, tenant: str, endpoint: str, version: str) -> _Tally:
-        versions = self._tallies.setdefault((tenant, endpoint), {})
-        tally = versions.get(version)
-        if tally is None:
-            tally = versions[version] = _Tally()
-        return tally
+    def _turn(self, route: Route, before: Lane | None) -> Lane:
+        """The lane of another policy. Keys are forgotten when other versions share the endpoint."""
+        sharing = sharing_of(route)
+        keys = None if before is None else before.keys
+        if sharing is None:
+            keys = None
+        elif keys is None or keys.sharing != sharing:
+            keys = Keys(sharing)
+        lane = Lane(
+            EntityId(route.entity.tenant, "traffic", route.entity.id),
+            route.table,
+            keys=keys,
+            slow_after_ms=slow_after_ms(route),
+            due=self._due,
+        )
+        self._lanes[route.entity] = lane
+        return lane
 
     def _close_window(self) -> None:
         start = datetime.fromtimestamp(self._second, UTC)
         self._second = self._next_second()
-        tallies, self._tallies = self._tallies, {}
-        for (tenant, endpoint), versions in tallies.items():
-            window = WindowObserved(
-                gateway=self._gateway,
-                start=start,
-                seconds=WINDOW_SECONDS,
-                versions={version: tally.window() for version, tally in versions.items()},
-            )
-            metadata = Metadata(actor=f"gateway:{self._gateway}", time=start)
-            self._waiting[metadata.command_id] = _Closed(
-                entity=EntityId(tenant, "traffic", endpoint), window=window, metadata=metadata
-            )
+        due = self._due.copy()
+        self._due.clear()
+        for lane in due:
+            self._close(lane, start)
+            lane.begin_second()
         while len(self._waiting) > WINDOWS_WAITING_MAX:
             self._waiting.popitem(last=False)
             self.dropped += 1
         self._closed.set()
+
+    def _close(self, lane: Lane, start: datetime) -> None:
+        window = WindowObserved(
+            gateway=self._gateway,
+            start=start,
+            seconds=WINDOW_SECONDS,
+            policy=lane.table.position,
+            versions={name: tally.window() for name, tally in lane.versions.items()},
+            shadows={name: tally.window() for name, tally in lane.shadows.items()},
+        )
+        left_out = {name: tally.units.left_out for name, tally in lane.versions.items()}
+        self.totals.add(lane.entity, window, left_out=left_out)
+        metadata = Metadata(actor=f"gateway:{self._gateway}", time=start)
+        self._waiting[metadata.command_id] = _Closed(
+            entity=lane.entity, window=window, metadata=metadata
+        )
 
     def _next_second(self) -> int:
         now = int(self._clock())
@@ -158,17 +183,3 @@ class Windows:
             return True
         self._waiting.pop(closed.metadata.command_id, None)
         return False
-
-
-def latency_sketch(sketch: DDSketch) -> LatencySketch:
-    """The sketch as event data."""
-    store = sketch._store  # the library has no public way to its bins
-    bins = {index + store.offset: int(count) for index, count in enumerate(store.bins) if count}
-    return LatencySketch(
-        relative_accuracy=RELATIVE_ACCURACY,
-        bins=bins,
-        zeros=int(sketch._zero_count),
-        sum_ms=sketch.sum,
-        min_ms=sketch._min,
-        max_ms=sketch._max,
-    )

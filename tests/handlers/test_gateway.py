@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from engine.decisions import endpoint
 from engine.routing import open_receipt
-from events.catalogue.endpoints import Policy, Rule, Shadow, When
+from events.catalogue.endpoints import Policy, Rule, When
 from events.catalogue.nodes import VersionRef
 from events.memory import MemoryLog
 from handlers import gateway as module
@@ -65,21 +65,28 @@ async def is_late(wanted: VersionRef, execution: Execution) -> Executed:
 
 
 class Counted(Windows):
-    """Windows that also remember each outcome."""
+    """Windows that tell what they count."""
 
     def __init__(self) -> None:
         super().__init__(gateway="g1", log=MemoryLog(), clock=lambda: SECONDS)
-        self.outcomes: list[tuple[str, str]] = []
 
-    def answered(self, tenant: str, endpoint: str, version: str, **seen: Any) -> None:
-        assert (tenant, endpoint) == ("acme", "chat")
-        self.outcomes.append((version, "answered"))
-        super().answered(tenant, endpoint, version, **seen)
+    @property
+    def outcomes(self) -> list[tuple[str, str]]:
+        """(version, `answered` or problem code) for each request of this second."""
+        found: list[tuple[str, str]] = []
+        for lane in self._due:
+            assert str(lane.entity) == "acme/traffic/chat"
+            for version, tally in lane.versions.items():
+                seen = tally.window()
+                failed = sum(seen.errors.values())
+                found += [(version, "answered")] * (seen.requests - failed)
+                found += [(version, code) for code, n in seen.errors.items() for _ in range(n)]
+        return found
 
-    def failed(self, tenant: str, endpoint: str, version: str, *, code: str) -> None:
-        assert (tenant, endpoint) == ("acme", "chat")
-        self.outcomes.append((version, code))
-        super().failed(tenant, endpoint, version, code=code)
+    @property
+    def under_way(self) -> dict[str, int]:
+        """Version -> requests in flight."""
+        return {version: count for _, version, count in self.in_flight() if count}
 
 
 class Rig:
@@ -264,95 +271,6 @@ async def test_receipts_of_all_answers_verify_and_explain_themselves(world: Worl
         assert explained.version == done.version == done.outputs["by"]
         got.add((done.version, done.rule))
     assert got == {("1.0.0", None), ("2.0.0", None), ("3.0.0", "beta")}
-
-
-class Held:
-    """A version that answers when it is let."""
-
-    def __init__(self) -> None:
-        self.let = asyncio.Event()
-        self.begun = 0
-        self.ended: list[str] = []
-
-    async def __call__(self, wanted: VersionRef, execution: Execution) -> Executed:
-        self.begun += 1
-        try:
-            await self.let.wait()
-        except asyncio.CancelledError:
-            self.ended.append("cancelled")
-            raise
-        self.ended.append("answered")
-        return Executed(outputs=None, runtime_ms=0.0)
-
-
-@pytest_asyncio.fixture
-async def shadowed(world: World) -> World:
-    await world.set_policy(Policy(split={"1.0.0": 1.0}, shadow=(Shadow(version="2.0.0"),)))
-    return world
-
-
-async def test_a_shadow_gets_a_copy_and_delays_nothing(shadowed: World):
-    shadow = Held()
-    executor = FakeExecutor(**{"1.0.0": answers, "2.0.0": shadow})
-    rig = Rig(shadowed, executor)
-    done = await rig.infer()
-    assert done.version == "1.0.0"
-    await eventually(lambda: shadow.begun == 1)
-    assert executor.executions[0].inputs == executor.executions[1].inputs
-    shadow.let.set()
-    await eventually(lambda: shadow.ended == ["answered"])
-    assert rig.windows.outcomes == [("1.0.0", "answered")]
-    await rig.gateway.close()
-
-
-@pytest.mark.parametrize("behaviour", [fails, is_late])
-async def test_a_shadow_that_fails_fails_nothing_else(shadowed: World, behaviour):
-    executor = FakeExecutor(**{"1.0.0": answers, "2.0.0": behaviour})
-    rig = Rig(shadowed, executor)
-    assert (await rig.infer()).version == "1.0.0"
-    await eventually(lambda: "2.0.0" in executor.asked and not rig.gateway._shadows)
-    assert rig.windows.outcomes == [("1.0.0", "answered")]
-
-
-async def test_a_shadow_nobody_serves_is_let_go_without_trying_again(shadowed: World):
-    executor = FakeExecutor(**{"1.0.0": answers})
-    rig = Rig(shadowed, executor)
-    await rig.infer()
-    await eventually(lambda: not rig.gateway._shadows)
-    assert executor.asked == ["1.0.0", "2.0.0"]
-
-
-async def test_a_request_that_failed_is_not_mirrored(shadowed: World):
-    executor = FakeExecutor(**{"1.0.0": fails, "2.0.0": answers})
-    with pytest.raises(VersionFailed):
-        await Rig(shadowed, executor).infer()
-    assert executor.asked == ["1.0.0"]
-
-
-async def test_shadows_are_bounded_and_what_is_dropped_is_counted(
-    shadowed: World, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(module, "SHADOWS_MAX", 3)
-    shadow = Held()
-    rig = Rig(shadowed, FakeExecutor(**{"1.0.0": answers, "2.0.0": shadow}))
-    for _ in range(5):
-        assert (await rig.infer()).version == "1.0.0"
-    await eventually(lambda: shadow.begun == 3)
-    assert rig.gateway.shadows_dropped == 2
-    shadow.let.set()
-    await eventually(lambda: not rig.gateway._shadows)
-    await rig.infer()
-    await eventually(lambda: shadow.begun == 4)
-    assert rig.gateway.shadows_dropped == 2
-
-
-async def test_closing_lets_mirrored_requests_go(shadowed: World):
-    shadow = Held()
-    rig = Rig(shadowed, FakeExecutor(**{"1.0.0": answers, "2.0.0": shadow}))
-    await rig.infer()
-    await eventually(lambda: shadow.begun == 1)
-    await rig.gateway.close()
-    assert shadow.ended == ["cancelled"]
 
 
 async def test_a_rollback_takes_the_next_request_back(world: World):

@@ -16,7 +16,11 @@ from events.errors import EventTooLarge
 from events.log import ALL_TRAFFIC
 from events.memory import MemoryLog
 from handlers import traffic
-from handlers.traffic import RELATIVE_ACCURACY, Windows
+from handlers.passages import Passage
+from handlers.routes import Route
+from handlers.tallies import RELATIVE_ACCURACY, VersionTally, latency_sketch
+from handlers.traffic import Windows
+from tests.handlers.passing import CHAT_ROUTE, begun, route
 from tests.handlers.world import eventually, running
 
 START = 1_770_000_000
@@ -59,11 +63,16 @@ class Rig:
         self.log = Log()
         self.windows = Windows(gateway="g1", log=self.log, clock=self.clock)
 
-    def answer(self, latency_ms: float = 5.0, *, endpoint: str = "chat", tokens: int = 0) -> None:
-        self.windows.answered("acme", endpoint, "1.0.0", latency_ms=latency_ms, tokens=tokens)
+    def begin(self, at: Route | None = None, **said: Any) -> Passage:
+        return begun(self.windows, at or CHAT_ROUTE, **said)
 
-    def fail(self, code: str) -> None:
-        self.windows.failed("acme", "chat", "1.0.0", code=code)
+    def answer(
+        self, latency_ms: float = 5.0, *, at: Route | None = None, tokens: int = 0, **said: Any
+    ) -> None:
+        self.begin(at, **said).answered(latency_ms=latency_ms, tokens=tokens)
+
+    def fail(self, code: str, **said: Any) -> None:
+        self.begin(**said).failed(code=code)
 
     async def next_second(self) -> None:
         """The clock goes on and the window of the second before is closed."""
@@ -81,7 +90,7 @@ async def test_a_window_for_each_endpoint_and_second():
     rig = Rig()
     rig.answer(tokens=3)
     rig.answer(tokens=4)
-    rig.answer(endpoint="search")
+    rig.answer(at=route("search"))
     await rig.next_second()
     rig.answer()
     await rig.next_second()
@@ -120,7 +129,7 @@ async def test_answers_and_failures_of_a_version_are_in_one_window():
     rig = Rig()
     rig.answer(7.0)
     rig.fail("runtime_failed")
-    rig.windows.answered("acme", "chat", "2.0.0", latency_ms=9.0)
+    rig.answer(9.0, version="2.0.0")
     await rig.next_second()
     [window] = rig.written()
     assert set(window.versions) == {"1.0.0", "2.0.0"}
@@ -151,10 +160,10 @@ def quantile(sketch: LatencySketch, q: float) -> float:
     q=st.floats(min_value=0.0, max_value=1.0),
 )
 def test_quantiles_of_a_sketch_are_within_the_stated_accuracy(latencies, q):
-    tally = traffic._Tally()
+    tally = VersionTally()
     for latency in latencies:
         tally.sketch.add(latency)
-    sketch = traffic.latency_sketch(tally.sketch)
+    sketch = latency_sketch(tally.sketch)
     exact = sorted(latencies)[int(q * (len(latencies) - 1))]
     assert abs(quantile(sketch, q) - exact) <= RELATIVE_ACCURACY * exact * (1 + 1e-9)
     assert sketch.relative_accuracy == RELATIVE_ACCURACY
@@ -169,10 +178,10 @@ def test_quantiles_of_a_sketch_are_within_the_stated_accuracy(latencies, q):
 )
 def test_sketches_are_merged_by_adding_their_bins(first, second):
     def sketch(latencies):
-        tally = traffic._Tally()
+        tally = VersionTally()
         for latency in latencies:
             tally.sketch.add(latency)
-        return traffic.latency_sketch(tally.sketch)
+        return latency_sketch(tally.sketch)
 
     one, two, both = sketch(first), sketch(second), sketch(first + second)
     indices = one.bins.keys() | two.bins.keys()

@@ -1,0 +1,84 @@
+"""One request's way through the gateway, as it is counted. `Windows.begin` makes it."""
+
+from __future__ import annotations
+
+from handlers.tallies import Lane, VersionTally
+from handlers.units import Keys
+
+
+class Passage:
+    """A request under way at a version. Exactly one of its verbs ends it.
+
+    It counts under the policy that routed it and in the second in which it ends; until then it is
+    in flight.
+    """
+
+    __slots__ = ("_key", "_keys", "_tally", "lane", "version")
+
+    def __init__(
+        self, lane: Lane, version: str, tally: VersionTally, *, keys: Keys | None, key: int | None
+    ) -> None:
+        self.lane = lane
+        self.version = version
+        self._tally = tally
+        self._keys = keys
+        """None: it is no unit."""
+        self._key = key
+        tally.in_flight += 1
+
+    @property
+    def keys(self) -> Keys | None:
+        """Those it counts among as a unit, if it does."""
+        return self._keys
+
+    def answered(self, *, latency_ms: float, tokens: int = 0) -> None:
+        tally = self._tally
+        tally.in_flight -= 1
+        tally.requests += 1
+        tally.tokens += tokens
+        tally.sketch.add(latency_ms)
+        if self._keys is not None and latency_ms > self.lane.slow_after_ms:
+            self._keys.slow(self._key, tally.units)
+
+    def failed(self, *, code: str) -> None:
+        tally = self._tally
+        tally.in_flight -= 1
+        tally.requests += 1
+        tally.errors[code] = tally.errors.get(code, 0) + 1
+        if self._keys is not None:
+            self._keys.failed(self._key, tally.units, code=code)
+
+    def left(self) -> None:
+        """Nobody waits for it any more, or it goes on elsewhere: no request, no failure."""
+        self._tally.in_flight -= 1
+
+    def copy(self, version: str) -> Copy:
+        """What a shadow does with a copy of this request."""
+        return Copy(self.lane, version)
+
+
+class Copy:
+    """A copy at a shadow version. Each verb counts in the second in which it is said."""
+
+    __slots__ = ("_lane", "_version")
+
+    def __init__(self, lane: Lane, version: str) -> None:
+        self._lane = lane
+        self._version = version
+
+    def sent(self) -> None:
+        self._lane.shadow(self._version).mirrored += 1
+
+    def dropped(self) -> None:
+        self._lane.shadow(self._version).dropped += 1
+
+    def compared(self, *, agreed: bool, latency_ms: float, primary_latency_ms: float) -> None:
+        tally = self._lane.shadow(self._version)
+        tally.compared += 1
+        tally.agreed += agreed
+        tally.sketch.add(latency_ms)
+        tally.primary.add(primary_latency_ms)
+
+    def failed(self, *, code: str) -> None:
+        errors = self._lane.shadow(self._version).errors
+        errors[code] = errors.get(code, 0) + 1
