@@ -8,7 +8,7 @@ nothing: a stable version that is broken neither aborts a rollout nor stands in 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -44,6 +44,9 @@ class ClearAlert(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
+Command: TypeAlias = RaiseAlert | ClearAlert
+
+
 class InvalidAlert(Invalid):
     """A kind that is empty, too long or not printable; a version that cannot be one."""
 
@@ -51,7 +54,16 @@ class InvalidAlert(Invalid):
 # ------------------------------------------------------------------------------------------ decide
 
 
-def raise_(state: Endpoint, command: RaiseAlert) -> Sequence[Event]:
+def decide(state: Endpoint, command: Command) -> Sequence[Event]:
+    """The events of the command, or a refusal."""
+    match command:
+        case RaiseAlert():
+            return _raise(state, command)
+        case ClearAlert():
+            return _clear(state, command)
+
+
+def _raise(state: Endpoint, command: RaiseAlert) -> Sequence[Event]:
     _check(command)
     if any(alert.alert_id == command.alert_id for alert in state.alerts):
         return ()
@@ -64,7 +76,7 @@ def raise_(state: Endpoint, command: RaiseAlert) -> Sequence[Event]:
     return (*told, *moved)
 
 
-def clear(state: Endpoint, command: ClearAlert) -> Sequence[Event]:
+def _clear(state: Endpoint, command: ClearAlert) -> Sequence[Event]:
     if all(alert.alert_id != command.alert_id for alert in state.alerts):
         return ()
     return (AlertCleared(alert_id=command.alert_id, reason=command.reason[:TEXT_CHARS_MAX]),)

@@ -144,14 +144,11 @@ class RollBack(msgspec.Struct, frozen=True, kw_only=True):
 Command: TypeAlias = (
     CreateEndpoint
     | SetPolicy
-    | RequestSwap
-    | CompleteSwap
-    | FailSwap
+    | RollBack
+    | swap.Command
     | rollout.Command
     | rollout_control.Command
-    | RollBack
-    | RaiseAlert
-    | ClearAlert
+    | alert.Command
 )
 
 
@@ -195,22 +192,16 @@ def decide(state: State, command: Command) -> Sequence[Event]:
     match command:
         case SetPolicy():
             return _set_policy(state, command)
-        case RequestSwap():
-            return swap.request(state, command)
-        case CompleteSwap():
-            return swap.complete(state, command)
-        case FailSwap():
-            return swap.fail(state, command)
         case RollBack():
             return _roll_back(state, command)
-        case RaiseAlert():
-            return alert.raise_(state, command)
-        case ClearAlert():
-            return alert.clear(state, command)
+        case RequestSwap() | CompleteSwap() | FailSwap():
+            return swap.decide(state, command)
         case StartRollout() | AdvanceRollout() | HoldRollout():
             return rollout.decide(state, command)
-        case _:
+        case PauseRollout() | ResumeRollout() | PromoteRollout() | AbortRollout():
             return rollout_control.decide(state, command)
+        case RaiseAlert() | ClearAlert():
+            return alert.decide(state, command)
 
 
 def _create(state: State, command: CreateEndpoint) -> Sequence[Event]:

@@ -158,6 +158,10 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
         others = filter(None, (self.active, self.previous, self.incoming))
         return self.routed_versions.union(others)
 
+    def ended_rollout(self, rollout_id: str) -> EndedRollout | None:
+        """The rollout of that id, if it is over and not long ago."""
+        return next((r for r in self.ended_rollouts if r.rollout_id == rollout_id), None)
+
     @property
     def _carriers_before(self) -> list[str]:
         """What carried all traffic before what takes it now or is to take it; newest first."""

@@ -40,7 +40,8 @@ from events.catalogue.endpoints import (
 
 class StartRollout(msgspec.Struct, frozen=True, kw_only=True):
     """Put the first step in force, against the version that takes all traffic. Rules end with it;
-    shadows and stickiness stay. The same rollout again, while it is live, changes nothing.
+    shadows and stickiness stay. The same rollout again, while it is live, changes nothing; nor does
+    the id of one that has ended.
 
     Raises UnknownEndpoint, RolloutUnderWay, SwapUnderWay, TrafficIsSplit, InvalidRollout,
     UnknownVersions, VersionNotResident.
@@ -109,7 +110,7 @@ def decide(state: Endpoint, command: Command) -> Sequence[Event]:
 
 
 def _start(state: Endpoint, command: StartRollout) -> Sequence[Event]:
-    if _is_live_already(state.rollout, command):
+    if _has_begun(state, command):
         return ()
     check_no_rollout(state)
     check_no_swap(state)
@@ -161,9 +162,10 @@ def _steps(command: StartRollout) -> tuple[Step, ...]:
     return command.steps or DEFAULT_STEPS
 
 
-def _is_live_already(rollout: Rollout | None, command: StartRollout) -> bool:
+def _has_begun(state: Endpoint, command: StartRollout) -> bool:
+    rollout = state.rollout
     if rollout is None:
-        return False
+        return state.ended_rollout(command.rollout_id) is not None
     live = (rollout.candidate, rollout.steps, rollout.analysis)
     return live == (command.to, _steps(command), command.analysis)
 

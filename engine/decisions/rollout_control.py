@@ -152,7 +152,8 @@ def _promote(state: Endpoint, command: PromoteRollout) -> Sequence[Event]:
 
 
 def _abort(state: Endpoint, command: AbortRollout) -> Sequence[Event]:
-    if _has_ended(state, command.rollout_id, "aborted"):
+    ended = state.ended_rollout(command.rollout_id)
+    if ended is not None and ended.outcome == "aborted":
         return ()
     _live(state, command.rollout_id)
     why = f"rollout {command.reason}"
@@ -166,19 +167,16 @@ def _live(state: Endpoint, rollout_id: str) -> Rollout:
     """The rollout an operator names. Raises RolloutEnded, UnknownRollout."""
     if state.rollout is not None and state.rollout.rollout_id == rollout_id:
         return state.rollout
-    for ended in state.ended_rollouts:
-        if ended.rollout_id == rollout_id:
-            raise RolloutEnded(ended)
+    if (ended := state.ended_rollout(rollout_id)) is not None:
+        raise RolloutEnded(ended)
     raise UnknownRollout(rollout_id)
 
 
-def _has_ended(state: Endpoint, rollout_id: str, outcome: Literal["completed", "aborted"]) -> bool:
-    return EndedRollout(rollout_id=rollout_id, outcome=outcome) in state.ended_rollouts
-
-
 def _is_promoted_already(state: Endpoint, command: PromoteRollout) -> bool:
-    if _has_ended(state, command.rollout_id, "completed"):
-        return command.to == "full" or command.from_step is not None
+    ended = state.ended_rollout(command.rollout_id)
+    if ended is not None:
+        names_its_end = command.to == "full" or command.from_step is not None
+        return ended.outcome == "completed" and names_its_end
     rollout = state.rollout
     if rollout is None or rollout.rollout_id != command.rollout_id or command.from_step is None:
         return False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -52,10 +52,23 @@ class FailSwap(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
 
 
+Command: TypeAlias = RequestSwap | CompleteSwap | FailSwap
+
 # ------------------------------------------------------------------------------------------ decide
 
 
-def request(state: Endpoint, command: RequestSwap) -> Sequence[Event]:
+def decide(state: Endpoint, command: Command) -> Sequence[Event]:
+    """The events of the command, or a refusal."""
+    match command:
+        case RequestSwap():
+            return _request(state, command)
+        case CompleteSwap():
+            return _complete(state, command)
+        case FailSwap():
+            return _fail(state, command)
+
+
+def _request(state: Endpoint, command: RequestSwap) -> Sequence[Event]:
     check_no_rollout(state)
     if state.swap is not None and state.swap.to_version == command.to:
         return ()
@@ -73,7 +86,7 @@ def request(state: Endpoint, command: RequestSwap) -> Sequence[Event]:
     )
 
 
-def complete(state: Endpoint, command: CompleteSwap) -> Sequence[Event]:
+def _complete(state: Endpoint, command: CompleteSwap) -> Sequence[Event]:
     swap = state.swap
     if swap is None or swap.swap_id != command.swap_id:
         return ()
@@ -88,7 +101,7 @@ def complete(state: Endpoint, command: CompleteSwap) -> Sequence[Event]:
     )
 
 
-def fail(state: Endpoint, command: FailSwap) -> Sequence[Event]:
+def _fail(state: Endpoint, command: FailSwap) -> Sequence[Event]:
     if state.swap is None or state.swap.swap_id != command.swap_id:
         return ()
     return swap_failed(state, command.reason, command.detail)

@@ -63,12 +63,16 @@ def complete(swap_id: str = "s1", resident: frozenset[str] = ALL) -> CompleteSwa
     return CompleteSwap(swap_id=swap_id, resident=resident)
 
 
-def alarm(alert_id: str = "a1", kind: str = "error_rate") -> RaiseAlert:
-    return RaiseAlert(alert_id=alert_id, kind=kind, severity="critical", detail="12 % failed")
+def alarm(alert_id: str = "a1", kind: str = "error_rate", version: str | None = None) -> RaiseAlert:
+    return RaiseAlert(
+        alert_id=alert_id, kind=kind, severity="critical", version=version, detail="12 % failed"
+    )
 
 
-def warn(alert_id: str = "a1", kind: str = "error_rate") -> RaiseAlert:
-    return RaiseAlert(alert_id=alert_id, kind=kind, severity="warning", detail="2 % failed")
+def warn(alert_id: str = "a1", kind: str = "error_rate", version: str | None = None) -> RaiseAlert:
+    return RaiseAlert(
+        alert_id=alert_id, kind=kind, severity="warning", version=version, detail="2 % failed"
+    )
 
 
 def created(version: str = V1) -> EndpointCreated:

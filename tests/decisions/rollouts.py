@@ -158,6 +158,11 @@ def aborted(reason: Any, step: int = 0, detail: str = "", **members: Any) -> Rol
     return RolloutAborted(reason=reason, step=step, detail=detail, **given)
 
 
+def aborted_and_back(step: int = 0) -> tuple[Event, Event]:
+    """An operator aborted the rollout."""
+    return aborted("aborted", step), returned("rollout aborted")
+
+
 def returned(reason: str) -> Event:
     """Traffic goes back from V2 to V1."""
     return rolled_back(V1, V2, reason=reason)
