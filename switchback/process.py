@@ -33,13 +33,12 @@ from handlers.gateways import Gateways
 from handlers.http.app import build_app
 from handlers.http.front import Limits, Services
 from handlers.http.server import HttpServer
+from handlers.judging import Judging
 from handlers.nodes import Nodes
 from handlers.operations import Operations
 from handlers.projector import Projector
 from handlers.questions import Questions
 from handlers.reactions.leader import lead
-from handlers.reactions.liveness import Liveness
-from handlers.reactions.swaps import Swaps
 from handlers.readiness import Readiness
 from handlers.routing import Routing
 from handlers.services import CommandServices
@@ -52,6 +51,7 @@ from projections.progress import Progress
 from projections.reader import Reader, become_reader, reader_settings
 from projections.snapshots import Snapshots
 from switchback.ending import end
+from switchback.reacting import reactions
 from switchback.servers import Addresses
 from switchback.settings import Settings
 
@@ -147,6 +147,9 @@ class _Parts:
         self.follower = Follower(self.routing, self.jetstream.events, snapshots=snapshots)
         self.run("follower", self.follower.run())
         await self.routing.reach(await self.jetstream.events.position())
+        self.judging = Judging(
+            log=self.jetstream.events, traffic=self.jetstream.traffic, now=utc_now
+        )
 
     def project(self) -> Projector:
         projector = Projector(
@@ -156,19 +159,15 @@ class _Parts:
         return projector
 
     def react(self) -> None:
-        swaps = Swaps(
+        found = reactions(
             routing=self.routing,
             commands=self.commands,
-            timers=self.jetstream.timers,
+            judging=self.judging,
+            jetstream=self.jetstream,
+            alert_quiet_s=self.settings.alert_quiet_s,
             now=utc_now,
         )
-        liveness = Liveness(
-            routing=self.routing,
-            commands=self.commands,
-            leases=self.jetstream.leases,
-            now=utc_now,
-        )
-        for name, reaction in (("swaps", swaps.run), ("liveness", liveness.run)):
+        for name, reaction in found.items():
             work = lead(
                 self.jetstream.leases, f"reaction.{name}", holder=self.instance, work=reaction
             )
@@ -204,6 +203,7 @@ class _Parts:
                 receipt_secret=self.settings.derive("receipts"),
                 now=utc_now,
             ),
+            judging=self.judging,
             runtimes=frozenset(available_runtimes(self.runtimes)),
             artifact_roots=self.runtimes.artifact_roots,
             key_secret=lambda command_id: _key(key_secret, command_id),

@@ -5,13 +5,13 @@ HTTP and the NATS command services both end here, so a command means the same ho
 
 from __future__ import annotations
 
-from handlers.operations.endpoints import EndpointOperations
 from handlers.operations.models import ModelOperations
 from handlers.operations.nodes import NodeOperations
+from handlers.operations.rollouts import RolloutOperations
 from handlers.operations.tenants import TenantOperations
 
 
-class Operations(TenantOperations, ModelOperations, EndpointOperations, NodeOperations):
+class Operations(TenantOperations, ModelOperations, RolloutOperations, NodeOperations):
     """All of them. Methods raise Refused, LogError, and what they name themselves."""
 
 

@@ -12,6 +12,7 @@ from events.catalogue.tenants import Quota
 from handlers.commands import CommandHandler, Outcome
 from handlers.gateways import Gateways
 from handlers.http.views import Applied
+from handlers.judging import Judging
 from handlers.nodes import Nodes
 from handlers.questions import Questions
 from handlers.routing import Routing
@@ -28,6 +29,7 @@ class OperationsBase:
         nodes: Nodes,
         gateways: Gateways,
         questions: Questions,
+        judging: Judging,
         runtimes: frozenset[str],
         artifact_roots: tuple[Path, ...],
         key_secret: Callable[[UUID], str],
@@ -37,6 +39,7 @@ class OperationsBase:
         self._nodes = nodes
         self._gateways = gateways
         self._questions = questions
+        self._judging = judging
         self._runtimes = runtimes
         self._artifact_roots = artifact_roots
         self._key_secret = key_secret
