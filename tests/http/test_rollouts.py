@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jsonschema
 import pytest
 import pytest_asyncio
 
@@ -148,6 +149,17 @@ async def test_rollouts_are_listed_newest_first(ready: House) -> None:
     second = await started(ready)
     listed = (await ready.client.get(ROLLOUTS)).json()
     assert [item["id"] for item in listed["items"]] == [second["id"], first["id"]]
+
+
+async def test_answers_about_rollouts_fit_the_schemas_that_describe_them(ready: House) -> None:
+    rollout = await started(ready)
+    document = (await ready.client.get("/openapi.json")).json()
+    for path in ("/rollouts", "/rollouts/{rollout}", "/compare", "/shadow"):
+        template = f"/api/v1/endpoints/{{endpoint}}{path}"
+        answer = await ready.client.get(template.format(endpoint="score", rollout=rollout["id"]))
+        described = document["paths"][template]["get"]["responses"]["200"]
+        schema = described["content"]["application/json"]["schema"]
+        jsonschema.validate(answer.json(), {**schema, "components": document["components"]})
 
 
 @pytest.mark.parametrize(
