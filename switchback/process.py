@@ -43,6 +43,7 @@ from handlers.readiness import Readiness
 from handlers.routing import Routing
 from handlers.services import CommandServices
 from handlers.traffic import Windows
+from handlers.traffic_metrics import TrafficMetrics
 from handlers.worker import NodeWorker
 from projections import Pool, PoolSettings, Queries
 from projections.cache import Cache
@@ -222,8 +223,11 @@ class _Parts:
             executors=executors,
             windows=windows,
             receipt_secret=settings.derive("receipts"),
+            comparators=settings.comparators(),
         )
         self.stack.push_async_callback(gateway.close)
+        metrics = CollectorRegistry()
+        metrics.register(TrafficMetrics(windows))
         services = Services(
             tenants=self.routing.keyring,
             operations=operations,
@@ -240,7 +244,7 @@ class _Parts:
                 worker=worker,
             ),
             log=self.jetstream.events,
-            metrics=CollectorRegistry(),
+            metrics=metrics,
         )
         limits = Limits(
             inference_body_bytes_max=settings.inference_body_bytes_max,

@@ -6,8 +6,11 @@ A variable is `SWITCHBACK_` and the setting's name in capitals. The command line
 from __future__ import annotations
 
 import hmac
+import importlib
+import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +22,9 @@ from switchback.private_files import write_private
 PREFIX: Final = "SWITCHBACK_"
 MIB: Final = 1024 * 1024
 SECRET_CHARS_MIN: Final = 32
+_COMPARE: Final = PREFIX + "COMPARE_FUNCTIONS"
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_CALLABLE: Final = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*")
 
 
 class SettingInvalid(Exception):
@@ -62,6 +68,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Address space of one python version's process."""
     inference_body_bytes_max: int = 8 * MIB
     inference_timeout_s: float = 60.0
+    compare_functions: dict[str, str] = {}
+    """What shadows may be compared by, `name=module:callable`, separated by commas: callables of
+    two outputs, the answer that was returned and the shadow's, that return a bool."""
     secret: str | None = None
     """What receipts are signed with and keys are derived from, the same for every gateway of one
     system, at least 32 characters; None makes one in the data directory."""
@@ -77,12 +86,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 raise SettingInvalid(
                     PREFIX + name.upper(), f"{value} is not within {low} and {high}"
                 )
+        for name, where in self.compare_functions.items():
+            if not _NAME.fullmatch(name) or not _CALLABLE.fullmatch(where):
+                raise SettingInvalid(_COMPARE, f"{name}={where} is not `name=module:callable`")
         if self.secret is not None and len(self.secret) < SECRET_CHARS_MIN:
             raise SettingInvalid(PREFIX + "SECRET", f"shorter than {SECRET_CHARS_MIN} characters")
 
     @property
     def all_artifact_roots(self) -> tuple[Path, ...]:
         return (self.data_dir / "artifacts", *self.artifact_roots)
+
+    def comparators(self) -> dict[str, Callable[[Any, Any], bool]]:
+        """The functions of `compare_functions`, imported. Raises SettingInvalid."""
+        return {name: _imported(name, where) for name, where in self.compare_functions.items()}
 
     def derive(self, purpose: str) -> bytes:
         """A key for one purpose, from the secret."""
@@ -122,7 +138,7 @@ def settings_from(environment: Mapping[str, str], **overrides: Any) -> Settings:
         if variable not in known:
             raise SettingInvalid(variable, "no such setting")
         field = known[variable]
-        raw: Any = text.split(":") if field.name == "artifact_roots" else text
+        raw = _WRITTEN[field.name](text) if field.name in _WRITTEN else text
         try:
             values[field.name] = msgspec.convert(raw, field.type, strict=False, dec_hook=_path)
         except msgspec.ValidationError as error:
@@ -133,6 +149,38 @@ def settings_from(environment: Mapping[str, str], **overrides: Any) -> Settings:
 
 _FOR_OTHERS: Final = frozenset({PREFIX + "URL", PREFIX + "KEY", PREFIX + "CITUS_DSN"})
 """Read by the client and by the tests."""
+
+
+def _named(text: str) -> dict[str, str]:
+    """`name=where` for each part. Raises SettingInvalid."""
+    named: dict[str, str] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        name, _, where = part.partition("=")
+        if name in named:
+            raise SettingInvalid(_COMPARE, f"{name} occurs twice")
+        named[name] = where
+    return named
+
+
+_WRITTEN: Final[Mapping[str, Callable[[str], Any]]] = {
+    "artifact_roots": lambda text: text.split(":"),
+    "compare_functions": _named,
+}
+"""How settings that hold several values are read."""
+
+
+def _imported(name: str, where: str) -> Callable[[Any, Any], bool]:
+    module, _, attribute = where.partition(":")
+    try:
+        found = attrgetter(attribute)(importlib.import_module(module))
+    except Exception as error:  # whatever the module does while it is imported
+        raise SettingInvalid(
+            _COMPARE, f"{name}={where}: {type(error).__name__}: {error}"
+        ) from error
+    if not callable(found):
+        raise SettingInvalid(_COMPARE, f"{name}={where} cannot be called")
+    function: Callable[[Any, Any], bool] = found
+    return function
 
 
 def _path(type_: type, value: Any) -> Any:

@@ -22,6 +22,8 @@ from events.catalogue.endpoints import Comparison
 Function: TypeAlias = Callable[[Any, Any], bool]
 """(answer that was returned, shadow's output) -> do they agree?"""
 _Number: TypeAlias = int | float
+_NUMBERS: Final = frozenset({int, float})
+_LISTS: Final = frozenset({list, tuple})
 _encode: Final = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
@@ -47,34 +49,40 @@ class _Rules:
         self._similarity = comparison.similarity if comparison.kind == "text" else 1.0
 
     def hold(self, one: Any, other: Any) -> bool:
-        match one, other:
-            case bool(), bool():
-                return one == other
-            case (bool(), _) | (_, bool()):
-                return False
-            case int() | float(), int() | float():
-                return self._numbers(one, other)
-            case str(), str():
-                return self._texts(one, other)
-            case dict(), dict():
-                return one.keys() == other.keys() and all(
-                    self.hold(value, other[key]) for key, value in one.items()
-                )
-            case list() | tuple(), list() | tuple():
-                return len(one) == len(other) and all(map(self.hold, one, other))
-        return type(one) is type(other) and bool(one == other)
+        kind, kind_of_other = type(one), type(other)
+        if kind in _NUMBERS:
+            return kind_of_other in _NUMBERS and self._numbers(one, other)
+        if kind in _LISTS:
+            return (
+                kind_of_other in _LISTS
+                and len(one) == len(other)
+                and all(map(self.hold, one, other))
+            )
+        if kind is not kind_of_other:
+            return False
+        if kind is str:
+            return self._texts(one, other)
+        if kind is dict:
+            return one.keys() == other.keys() and all(
+                self.hold(value, other[key]) for key, value in one.items()
+            )
+        return bool(one == other)
 
     def _numbers(self, one: _Number, other: _Number) -> bool:
         if one == other or (one != one and other != other):
             return True
         if not self._tolerance or isinf(one) or isinf(other):
             return False
-        return abs(one - other) <= self._tolerance * max(1.0, abs(one), abs(other))
+        apart, tolerance = abs(one - other), self._tolerance
+        return (
+            apart <= tolerance or apart <= tolerance * abs(one) or apart <= tolerance * abs(other)
+        )
 
     def _texts(self, one: str, other: str) -> bool:
         if self._similarity >= 1.0:
             return one == other
-        return bool(Indel.normalized_similarity(one, other) >= self._similarity)
+        least = self._similarity
+        return bool(Indel.normalized_similarity(one, other, score_cutoff=least) >= least)
 
 
 def _asked(name: str, functions: Mapping[str, Function], primary: Any, shadow: Any) -> bool:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-VALUES_MAX: Final = 10_000
+VALUES_MAX: Final = 5_000
 """Numbers, texts, keys and containers in one output."""
-CHARS_MAX: Final = 20_000
+CHARS_MAX: Final = 10_000
 """Characters of all its texts together, and bytes; similarity takes time by their square."""
 DEPTH_MAX: Final = 64
 

@@ -1,14 +1,17 @@
 """What the gateway counts about HTTP itself, and the metrics of inference. Prometheus names.
 
 The outermost wrapper of the application. Labels are bounded: paths are route templates, codes are
-ours, and versions appear only where a request was really answered or failed by one.
+ours, versions appear only where a request was really answered or failed by one, and of many
+versions those that were not asked for longest are forgotten. What versions and shadows do is told
+by `handlers.traffic_metrics`.
 """
 
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from functools import lru_cache
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,7 +19,11 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 _OVERHEAD_SECONDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25)
+SERIES_MAX: Final = 4_096
+"""Of one family by version."""
 UNKNOWN_ROUTE: Final = "unknown"
+
+_Child = TypeVar("_Child", Counter, Histogram)
 
 
 class HttpMetrics:
@@ -52,8 +59,8 @@ class HttpMetrics:
         # Looking a child up takes a lock and a tuple of strings each time.
         self.requests_of = lru_cache(maxsize=4096)(self.requests.labels)
         self.seconds_of = lru_cache(maxsize=1024)(self.seconds.labels)
-        self.inferences_of = lru_cache(maxsize=4096)(self.inferences.labels)
-        self.overhead_of = lru_cache(maxsize=4096)(self.overhead.labels)
+        self.inferences_of = _Series(self.inferences)
+        self.overhead_of = _Series(self.overhead)
 
     def inferred(self, tenant: str, endpoint: str, version: str, overhead_s: float) -> None:
         """One request was answered."""
@@ -64,6 +71,25 @@ class HttpMetrics:
         """One request failed. Endpoints that do not exist get no label: anyone can name them."""
         if code != "not_found":
             self.inferences_of(tenant, endpoint, version, code).inc()
+
+
+class _Series(Generic[_Child]):
+    """A family's children by their labels; the least recently used go when there are too many."""
+
+    def __init__(self, family: _Child) -> None:
+        self._family = family
+        self._children: OrderedDict[tuple[str, ...], _Child] = OrderedDict()
+
+    def __call__(self, *labels: str) -> _Child:
+        child = self._children.get(labels)
+        if child is not None:
+            self._children.move_to_end(labels)
+            return child
+        child = self._children[labels] = self._family.labels(*labels)
+        while len(self._children) > SERIES_MAX:
+            oldest, _ = self._children.popitem(last=False)
+            self._family.remove(*oldest)
+        return child
 
 
 class Metered:
