@@ -8,9 +8,11 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, TypeAlias
 
+from engine.decisions.decider import Refused
 from engine.decisions.endpoint import (
     AbortRollout,
     AdvanceRollout,
+    Command,
     HoldRollout,
     PauseRollout,
     PromoteRollout,
@@ -30,6 +32,7 @@ from events.catalogue.endpoints import (
     Step,
     Verdict,
 )
+from switchback.testing import History
 from tests.decisions.endpoints import ALL, V1, V2, full, rolled_back
 
 Reason: TypeAlias = Literal["passed", "inconclusive", "promoted"]
@@ -71,6 +74,14 @@ def at(seconds: float) -> datetime:
 
 def shared(weight: float, old: str = V1, new: str = V2) -> Policy:
     return Policy(split={old: 100.0 - weight, new: weight})
+
+
+def after(history: History, command: Command) -> History:
+    """The history with what the command led to. It must not be refused."""
+    outcome = history.when(command)
+    if isinstance(outcome.decided, Refused):
+        raise outcome.decided
+    return outcome.then(outcome.decided)
 
 
 # ---------------------------------------------------------------------------------------- Commands
@@ -127,8 +138,9 @@ def started(old: str = V1, new: str = V2, rollout_id: str = "r1", **members: Any
 
 
 def advanced(step: int, reason: Reason = "passed", **members: Any) -> RolloutAdvanced:
-    given = {"hold_until": at(HOLD_S), "policy": shared(STEPS[step].weight), **members}
-    return RolloutAdvanced(rollout_id="r1", step=step, reason=reason, **given)
+    policy = shared(STEPS[step].weight)
+    given = {"rollout_id": "r1", "hold_until": at(HOLD_S), "policy": policy, **members}
+    return RolloutAdvanced(step=step, reason=reason, **given)
 
 
 def under_way(step: int = 0) -> tuple[Event, ...]:

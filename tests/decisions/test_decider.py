@@ -18,6 +18,7 @@ from events.catalogue.nodes import NodeJoined, VersionLoaded, VersionRef
 from events.catalogue.tenants import KeyIssued, KeyRevoked, TenantCreated
 from events.catalogue.traffic import WindowObserved
 from tests.decisions.endpoints import DEADLINE, alarmed, created, rolled_back, swapped
+from tests.decisions.rollouts import aborted, advanced, started
 
 DECIDERS: Final[dict[str, Decider[Any, Any]]] = {
     "tenant": tenant.DECIDER,
@@ -44,7 +45,7 @@ def long_history(aggregate: str, length: int) -> list[Event]:
             pairs = (_loads(i) for i in range(length // 2))
         case _:
             first = created("0.0.0")
-            pairs = (_incident(i) for i in range(length // 5))
+            pairs = (_incident(i) for i in range(length // 9))
     return [first, *(event for pair in pairs for event in pair)]
 
 
@@ -65,8 +66,11 @@ def _loads(i: int) -> tuple[Event, ...]:
 
 def _incident(i: int) -> tuple[Event, ...]:
     new = f"{i + 1}.0.0"
-    moved = (*swapped("0.0.0", new), alarmed(new), rolled_back("0.0.0", new, reason="errors"))
-    return (*moved, AlertCleared(alert_id="a1"))
+    back = rolled_back("0.0.0", new, reason="errors")
+    tried = (started("0.0.0", new, f"r{i}"), advanced(1, rollout_id=f"r{i}"))
+    given_up = (aborted("failed", 1, rollout_id=f"r{i}"), back)
+    moved = (*swapped("0.0.0", new), alarmed(new), back)
+    return (*tried, *given_up, *moved, AlertCleared(alert_id="a1"))
 
 
 @pytest.mark.parametrize("aggregate", DECIDERS)

@@ -19,6 +19,7 @@ from engine.decisions.policy import (
     mentions,
     problems,
     routed,
+    shared,
     sole,
     takers,
 )
@@ -45,6 +46,10 @@ def when(**members: Any) -> Policy:
     return ruled(when=members)
 
 
+def compared(**members: Any) -> Policy:
+    return policy(shadow=[{"version": "2.0.0", "compare": members}])
+
+
 @pytest.mark.parametrize(
     "good",
     [
@@ -59,6 +64,11 @@ def when(**members: Any) -> Policy:
         when(days=["sun"]),
         when(attributes={"tier": ""}),
         ruled(name="x" * 64),
+        compared(),
+        compared(kind="numeric", tolerance=0.001),
+        compared(kind="text", similarity=0.9),
+        compared(kind="text", similarity=0),
+        compared(kind="function", name="same_label"),
     ],
 )
 def test_a_policy_with_a_meaning_has_no_problems_and_compiles(good: Policy) -> None:
@@ -96,6 +106,35 @@ def test_a_policy_with_a_meaning_has_no_problems_and_compiles(good: Policy) -> N
             policy(shadow=[{"version": "a"}, {"version": "a"}]),
             "shadow[1].version",
             "occurs twice",
+        ),
+        *(
+            (
+                compared(kind="numeric", tolerance=tolerance),
+                "shadow[0].compare.tolerance",
+                "must be a finite number, 0 or more",
+            )
+            for tolerance in (-0.1, nan, inf)
+        ),
+        *(
+            (
+                compared(kind="text", similarity=similarity),
+                "shadow[0].compare.similarity",
+                "must be between 0 and 1",
+            )
+            for similarity in (-0.1, 1.1, nan, inf)
+        ),
+        (
+            compared(kind="function"),
+            "shadow[0].compare.name",
+            "is missing: the kind function needs it",
+        ),
+        *(
+            (
+                compared(kind=kind, name="same_label"),
+                "shadow[0].compare.name",
+                "is for the kind function only",
+            )
+            for kind in ("exact", "numeric", "text")
         ),
         (policy(rules=[BETA, BETA]), "rules[1].name", "occurs twice"),
         (ruled(split={}), "rules[0].split", "must name a version"),
@@ -185,6 +224,12 @@ def test_the_name_of_a_rule_can_stand_in_a_header(name: str) -> None:
     assert list(problems(ruled(name=name))) == ["rules[0].name"]
 
 
+@pytest.mark.parametrize("name", ["", "a b", "_a", "os.system", "a\n", "x" * 65, "é"])
+def test_a_function_is_named_by_an_identifier(name: str) -> None:
+    found = problems(compared(kind="function", name=name))
+    assert list(found) == ["shadow[0].compare.name"]
+
+
 def test_every_problem_is_told_at_once() -> None:
     bad = policy(split={"a": -1}, rules=[OFFICE, {**BETA, "when": {"to": "25:00"}, "split": {}}])
     assert set(problems(bad)) == {
@@ -224,6 +269,16 @@ def test_one_version_carries_all_traffic_whatever_rules_repeat_and_shadows_copy(
     )
     assert sole(one) == "2.0.0"
     assert all_to("5.0.0", like=one) == Policy(split={"5.0.0": 100.0}, sticky=False)
+
+
+def test_a_shared_policy_keeps_stickiness_and_shadows_and_drops_rules() -> None:
+    before = policy(rules=[BETA], shadow=[{"version": "3.0.0", "fraction": 0.5}], sticky=False)
+    assert shared("1.0.0", "2.0.0", 33.3, like=before) == Policy(
+        split={"1.0.0": 100 - 33.3, "2.0.0": 33.3}, sticky=False, shadow=before.shadow
+    )
+    assert takers(shared("1.0.0", "2.0.0", 0, like=before)) == ("1.0.0",)
+    assert takers(shared("1.0.0", "2.0.0", 50, like=before)) == ("1.0.0", "2.0.0")
+    assert takers(shared("1.0.0", "2.0.0", 100, like=before)) == ("2.0.0",)
 
 
 _versions = st.sampled_from([f"{i}.0.0" for i in range(5)])

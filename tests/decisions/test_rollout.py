@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from engine.decisions.decider import Refused
 from engine.decisions.endpoint import (
     DECIDER,
     Command,
@@ -91,8 +92,8 @@ def test_asking_again_for_the_rollout_that_is_live_changes_nothing(given: Given)
 
 
 def test_without_steps_a_rollout_has_the_usual_ones(given: Given) -> None:
-    history = given(DECIDER, [created()]).when(start(steps=()))
-    history = history.then([started(steps=DEFAULT_STEPS)])
+    history = given(DECIDER, [created()])
+    history = history.when(start(steps=())).then([started(steps=DEFAULT_STEPS)])
     assert [step.weight for step in DEFAULT_STEPS] == [5, 10, 25, 50, 100]
     history.when(start(steps=())).then([])
     history.when(start(steps=DEFAULT_STEPS)).then([])
@@ -104,8 +105,9 @@ def test_without_steps_a_rollout_has_the_usual_ones(given: Given) -> None:
 def test_a_step_that_has_passed_gives_way_to_the_next(given: Given) -> None:
     for step in range(LAST):
         history = given(DECIDER, [created(), *under_way(step)])
-        history = history.when(advance(step, verdicts=(PASS,), now=at(61)))
-        history = history.then([advanced(step + 1, verdicts=(PASS,), hold_until=at(61 + HOLD_S))])
+        history = history.when(advance(step, verdicts=(PASS,), now=at(61))).then(
+            [advanced(step + 1, verdicts=(PASS,), hold_until=at(61 + HOLD_S))]
+        )
         rollout = rollout_of(history)
         assert (rollout.step, rollout.weight) == (step + 1, STEPS[step + 1].weight)
         assert rollout.hold_until == at(61 + HOLD_S)
@@ -135,7 +137,7 @@ def test_the_last_step_that_has_passed_completes_the_rollout(given: Given) -> No
     ],
 )
 def test_a_rollout_begins_only_where_one_version_takes_all_traffic_to_stay(
-    given: Given, before: list[Event], conflict: type[Exception], attributes: dict[str, Any]
+    given: Given, before: list[Event], conflict: type[Refused], attributes: dict[str, Any]
 ) -> None:
     history = given(DECIDER, [created(), *before])
     history.when(start(V3, "r2")).refused(conflict, **attributes, code="conflict")
@@ -180,8 +182,8 @@ def test_stickiness_and_shadows_stay_during_a_rollout_and_rules_end(given: Given
         split={V1: 1}, sticky=False, rules=[RULE], shadow=[{"version": V2}, {"version": V3}]
     )
     kept = {"sticky": False, "shadow": (Shadow(version=V2), Shadow(version=V3))}
-    history = given(DECIDER, [created(), policy_set(before)]).when(start())
-    history = history.then([started(policy=replace(shared(5), **kept))])
+    history = given(DECIDER, [created(), policy_set(before)])
+    history = history.when(start()).then([started(policy=replace(shared(5), **kept))])
     assert history.state.routed_versions == {V1, V2, V3}
     history = history.when(advance(0)).then([advanced(1, policy=replace(shared(25), **kept))])
     history = history.when(advance(1)).then([advanced(2, policy=replace(shared(50), **kept))])

@@ -31,6 +31,7 @@ from tests.decisions.rollouts import (
     aborted_and_back,
     advance,
     advanced,
+    after,
     at,
     completed,
     held,
@@ -108,8 +109,7 @@ def test_an_inconclusive_hold_can_be_resumed(given: Given) -> None:
 
 def test_a_pause_moves_no_traffic(live: History) -> None:
     for command in (pause(), resume()):
-        outcome = live.when(command)
-        assert outcome.then(outcome.decided).state.policy == live.state.policy
+        assert after(live, command).state.policy == live.state.policy
 
 
 # ----------------------------------------------------------------------------------------- Promote
@@ -167,7 +167,7 @@ def test_a_version_that_is_not_resident_is_not_promoted(live: History) -> None:
         live.when(command).refused(VersionNotResident, versions=frozenset({V2}))
 
 
-def test_a_baseline_that_is_not_resident_and_broken_does_not_stop_a_promotion(
+def test_a_baseline_that_is_broken_or_not_resident_stops_no_promotion(
     live: History,
 ) -> None:
     only_new = frozenset({V2})
@@ -269,8 +269,7 @@ def test_the_last_few_rollouts_are_known_by_how_they_ended(given: Given) -> None
     ids = [f"r{index}" for index in range(ENDED_ROLLOUTS_MAX + 1)]
     for rollout_id in ids:
         history = history.when(start(rollout_id=rollout_id)).then([started(rollout_id=rollout_id)])
-        outcome = history.when(abort(rollout_id))
-        history = outcome.then(outcome.decided)
+        history = after(history, abort(rollout_id))
     assert len(history.state.ended_rollouts) == ENDED_ROLLOUTS_MAX
     history.when(pause(rollout_id=ids[0])).refused(UnknownRollout)
     history.when(pause(rollout_id=ids[1])).refused(RolloutEnded, outcome="aborted")
