@@ -29,6 +29,7 @@ READER_ROLE: Final = "switchback_reader"
 MIN_POSITION_WAIT_SECONDS: Final = 2.0
 _READ_TIMEOUT_SECONDS: Final = 5.0
 _NOT_INSTALLED: Final = ("42P01", "3F000")
+_UNKNOWN_COLUMN: Final = "42703"
 
 T = TypeVar("T")
 
@@ -92,6 +93,8 @@ class Reader:
         except DatabaseRefused as error:
             if error.sqlstate in _NOT_INSTALLED:
                 raise DatabaseUnavailable("the read models are not installed yet") from error
+            if error.sqlstate == _UNKNOWN_COLUMN:
+                raise DatabaseUnavailable("the read models are still of another version") from error
             raise
         except DatabaseUnavailable:  # the connection was dead; reading again is harmless
             position, text = await self._ask_once(query.sql, tenant, arguments)

@@ -37,6 +37,7 @@ from events.catalogue.nodes import (
 )
 from events.catalogue.tenants import KeyIssued, KeyRevoked, Quota, QuotaSet, TenantCreated
 from events.memory import MemoryLog
+from tests.projections import rollouts
 
 START = datetime(2026, 3, 1, 9, 0, tzinfo=UTC)
 
@@ -161,7 +162,15 @@ LIFE: Sequence[tuple[EntityId, Sequence[Event]]] = (
             )
         ],
     ),
-    (CHAT, [PolicySet(policy=Policy(split={"1.0.0": 90.0, "2.0.0": 10.0}, sticky=False))]),
+    *((CHAT, events) for events in (*rollouts.FAILED, *rollouts.PAUSED)),
+    (
+        CHAT,
+        [
+            rollouts.aborted("r2", 0, "superseded"),
+            PolicySet(policy=Policy(split={"1.0.0": 90.0, "2.0.0": 10.0}, sticky=False)),
+        ],
+    ),
+    *((BETA_CHAT, events) for events in rollouts.COMPLETED),
     (FRAUD, [VersionRegistered(version="3.0.0", runtime="echo", parent="fraud@2.0.0")]),
     (FRAUD, [VersionRegistered(version="2.0.1", runtime="echo", parent="fraud@1.0.0")]),
     (FRAUD, [VersionRetired(version="3.0.0")]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import MappingProxyType
 
 import msgspec
 import pytest
@@ -10,12 +11,13 @@ import pytest
 from events.catalogue.models import AliasMoved
 from events.memory import MemoryLog
 from handlers.projector import Projector
-from projections import Pool, Queries
+from projections import DatabaseUnavailable, Pool, Queries
 from projections.builds import State, builds, install
 from projections.errors import UnknownProjection
 from projections.progress import Progress
 from projections.projection import Projection
 from projections.rebuild import rebuild
+from projections.table import Row, Table
 from projections.tables import PROJECTIONS
 from projections.verify import verify
 from tests.projections.history import FRAUD, life, write_life
@@ -43,7 +45,7 @@ async def test_the_first_build_is_live_at_once_and_installing_again_changes_noth
     found = await builds(pool, PROJECTIONS)
     assert {build.state for build in found} == {State.LIVE}
     assert sorted(build.schema for build in found) == sorted(
-        f"sb_{projection.name}_v1" for projection in PROJECTIONS
+        f"sb_{projection.name}_v{projection.version}" for projection in PROJECTIONS
     )
 
 
@@ -60,12 +62,33 @@ async def test_a_new_version_is_built_beside_and_switched_to_when_it_has_caught_
     async with projecting(log, pool, progress, projections=second) as projector:
         position = await log.append(FRAUD, [*_more()], expected=await _last(log))
         await reached(progress, position)
-        await _until_none_is_building(projector)
+        await until_none_is_building(projector)
     assert await schemas(pool, "models") == ["sb_models_v2"]
     assert (await contents(pool))["versions"] == before["versions"]
     model = await queries.models.get("acme", "fraud", min_position=position)
     assert model is not None
     assert model.aliases == {"live": "2.0.0", "next": "2.0.1"}
+
+
+async def test_what_the_old_tables_cannot_answer_is_unavailable_until_the_switch(
+    pool: Pool, progress: Progress, queries: Queries
+) -> None:
+    class BeforeRollouts(Row, frozen=True, kw_only=True):
+        name: str
+
+    table = Table("endpoints", BeforeRollouts, key=("tenant", "name"))
+    old = Projection(name="endpoints", version=1, tables=(table,), on=MappingProxyType({}))
+    await install(pool, [old])
+    await install(pool, PROJECTIONS)
+    with pytest.raises(DatabaseUnavailable, match="another version"):
+        await queries.endpoints.get("acme", "chat")
+    log = await life()
+    async with projecting(log, pool, progress) as projector:
+        await reached(progress, await log.position())
+        await until_none_is_building(projector)
+    endpoint = await queries.endpoints.get("beta", "chat")
+    assert endpoint is not None
+    assert endpoint.rollout is not None
 
 
 async def test_a_projector_of_the_old_version_keeps_its_tables_until_the_switch(
@@ -149,7 +172,7 @@ async def _last(log: MemoryLog) -> int:
     return [recorded.position async for recorded in log.read(FRAUD)][-1]
 
 
-async def _until_none_is_building(projector: Projector) -> None:
+async def until_none_is_building(projector: Projector) -> None:
     """The switch is in the tables a moment before the projector says so."""
     async with asyncio.timeout(30):
         while (await projector.status()).building:  # noqa: ASYNC110 - it has no signal

@@ -123,6 +123,7 @@ async def test_an_endpoint_has_the_shape_of_the_contract(log: MemoryLog, queries
     assert contract <= shown.keys()
     assert shown["policy"] == {"split": {"1.0.0": 90.0, "2.0.0": 10.0}, "sticky": False}
     assert {"id", "from", "to", "state", "duration_ms", "position"} <= shown["swap"].keys()
+    assert shown["rollout"] is None
     assert [alert["kind"] for alert in shown["alerts"]] == ["latency"]
     last = [recorded async for recorded in log.read(CHAT)][-1].position
     assert shown["position"] == last
@@ -263,6 +264,8 @@ EVERY_READ: Sequence[Read] = (
     lambda queries, tenant: queries.models.alias_history(tenant, "fraud", "live"),
     lambda queries, tenant: queries.endpoints.get(tenant, "chat"),
     lambda queries, tenant: queries.endpoints.list(tenant),
+    lambda queries, tenant: queries.rollouts.get(tenant, "chat", "r1"),
+    lambda queries, tenant: queries.rollouts.list(tenant, "chat"),
     lambda queries, tenant: queries.events.list(tenant),
     lambda queries, tenant: queries.tenants.get(tenant),
     lambda queries, tenant: queries.tenants.keys(tenant),

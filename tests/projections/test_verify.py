@@ -36,7 +36,7 @@ async def test_tables_that_equal_the_log_are_reported_so(pool: Pool, log: Memory
 
 async def test_one_changed_row_is_found(pool: Pool, log: MemoryLog) -> None:
     await pool.execute(
-        "UPDATE sb_endpoints_v1.endpoints SET active = '2.0.0' WHERE tenant = 'acme'"
+        "UPDATE sb_endpoints_v2.endpoints SET active = '2.0.0' WHERE tenant = 'acme'"
     )
     (table,) = await wrong(log, pool)
     assert (table.table, table.missing, table.extra) == ("endpoints", [], [])
