@@ -55,12 +55,14 @@ class Directory:
         if route is None:
             return None
         state = route.state
+        registered = self._routing.models[tenant, state.model].versions
+        held = sorted(ref.version for ref in route.pins)
         return ServedEndpoint(
             name=endpoint,
             model=state.model,
-            runtime=self._routing.models[tenant, state.model].versions[state.active].runtime,
+            active=state.active,
             taking=_taking(route.table),
-            versions=tuple(sorted(ref.version for ref in route.pins)),
+            versions={version: registered[version].runtime for version in held},
             resident=self._routing.resident(tenant, state.model),
         )
 

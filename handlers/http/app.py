@@ -19,8 +19,11 @@ from handlers.http import (
     explaining,
     health,
     inference,
+    inference_protocol,
     models,
     nodes,
+    ofrep,
+    repository,
     rollouts,
     switching,
     tenants,
@@ -112,6 +115,30 @@ def _routers(limits: Limits) -> list[Any]:
         Router(API, route_handlers=tenants.GLOBAL_HANDLERS),
         *_both(CONTROL, body_bytes_max=limits.control_body_bytes_max),
         *_both(inference.HANDLERS, body_bytes_max=limits.inference_body_bytes_max),
+        *_open_interfaces(limits),
+    ]
+
+
+def _open_interfaces(limits: Limits) -> list[Router]:
+    """Protocols of others, within the key's tenant, with errors as their clients read them."""
+    protocol = inference_protocol.answer_error
+    return [
+        Router(
+            "/v2",
+            route_handlers=inference_protocol.HANDLERS,
+            request_max_body_size=limits.inference_body_bytes_max,
+            exception_handlers={Exception: protocol},
+        ),
+        Router(
+            "/v2/repository",
+            route_handlers=repository.HANDLERS,
+            exception_handlers={Exception: protocol},
+        ),
+        Router(
+            "/ofrep/v1",
+            route_handlers=ofrep.HANDLERS,
+            exception_handlers={Exception: ofrep.answer_error},
+        ),
     ]
 
 

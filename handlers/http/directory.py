@@ -34,13 +34,13 @@ class ServedEndpoint(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     model: str
-    runtime: str
-    """Of the version that carries the traffic, or did last."""
+    active: str
+    """The version that carries the traffic, or did last."""
     taking: frozenset[str]
     """Versions that take traffic."""
-    versions: tuple[str, ...]
-    """Those that may be asked for by name: routed to, sent copies, a rollback's or a swap's target.
-    In order of their names."""
+    versions: Mapping[str, str]
+    """Those that may be asked for by name, with their runtimes: routed to, sent copies, a
+    rollback's, a swap's or a rollout's target."""
     resident: frozenset[str]
     """Of the model, those that some node can serve."""
 

@@ -85,7 +85,7 @@ def _complete(operation: dict[str, Any], path: str, method: str, handler: HTTPRo
         return
     operation["security"] = [{"key": []}]
     operation["x-switchback-scope"] = access
-    success["headers"] = _answer_headers(method, access)
+    success["headers"] = _answer_headers(method, access, handler)
     parameters = operation.setdefault("parameters", [])
     if "{tenant}" in path and not any(p.get("name") == "tenant" for p in parameters):
         parameters.append({"$ref": "#/components/parameters/tenant"})
@@ -95,8 +95,9 @@ def _complete(operation: dict[str, Any], path: str, method: str, handler: HTTPRo
         responses[str(status)] = _one_of(codes)
 
 
-def _answer_headers(method: str, access: Access) -> dict[str, Any]:
-    names = INFERENCE_HEADERS if access == "infer" else (POSITION_HEADER,)
+def _answer_headers(method: str, access: Access, handler: HTTPRouteHandler) -> dict[str, Any]:
+    of_scope = INFERENCE_HEADERS if access == "infer" else (POSITION_HEADER,)
+    names = handler.opt.get("answers", of_scope)
     return {} if method == "GET" else {name: {"schema": {"type": "string"}} for name in names}
 
 

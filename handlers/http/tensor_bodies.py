@@ -153,7 +153,7 @@ def check_outputs(request: InferTensors) -> None:
 
 def answer(
     request: InferTensors, outputs: Any, *, endpoint: str, version: str, request_id: str
-) -> Response[bytes]:
+) -> Response[Any]:
     """The answer, in the form that was asked for. Raises Rejected: `invalid` for an output that the
     version does not give, `runtime_failed` for one that is no tensor."""
     try:
