@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -111,6 +112,35 @@ async def test_m12_kill_9_at_any_moment_loses_nothing_acknowledged(
             assert (now["policy"], now["active"]) == (then["policy"], then["active"])
             served = (await client.infer("scores", [1])).version
             assert served in now["policy"]["split"]
+        done("verify", "--data-dir", tmp_path)
+    finally:
+        up.kill()
+
+
+async def test_m12_a_rollout_goes_on_in_its_hold_after_everything_was_killed(tmp_path: Path):
+    """Nobody asks anything, and it is told to go on then: its clock is all that moves it."""
+    hold_s = 3.0
+    up = Up(tmp_path)
+    await prepared(up)
+    async with Client.from_data_dir(tmp_path) as client:
+        started = await client.start_rollout(
+            "scores",
+            to="2.0.0",
+            steps=[{"weight": 10, "hold_s": hold_s}, {"weight": 50, "hold_s": 0.1}],
+            analysis={"on_inconclusive": "promote"},
+        )
+    up.kill()
+    up = Up(tmp_path)
+    try:
+        async with Client.from_data_dir(tmp_path) as client, asyncio.timeout(SETTLE_SECONDS):
+            ended = await client.wait_for_rollout("scores", started["id"])
+            assert ended["state"] == "completed"
+            history = [event async for event in client.events(entity="endpoint/scores")]
+        steps = [event for event in history if event["data"].get("rollout_id") == started["id"]]
+        kinds = [event["type"].split(".")[2] for event in steps]
+        assert kinds == ["rollout_started", "rollout_advanced", "rollout_completed"]
+        first, second, _ = (datetime.fromisoformat(event["time"]) for event in steps)
+        assert second - first >= timedelta(seconds=hold_s)
         done("verify", "--data-dir", tmp_path)
     finally:
         up.kill()
