@@ -165,7 +165,7 @@ class _Parts:
             commands=self.commands,
             judging=self.judging,
             jetstream=self.jetstream,
-            alert_quiet_s=self.settings.alert_quiet_s,
+            settings=self.settings,
             now=utc_now,
         )
         for name, reaction in found.items():

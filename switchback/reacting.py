@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 
 from events.jetstream import JetStream
+from events.log import ALL_TRAFFIC
 from handlers.commands import CommandHandler
 from handlers.judging import Judging
 from handlers.reactions.alerts import Alerts
@@ -13,6 +14,7 @@ from handlers.reactions.liveness import Liveness
 from handlers.reactions.rollouts import Rollouts
 from handlers.reactions.swaps import Swaps
 from handlers.routing import Routing
+from switchback.settings import Settings
 
 
 def reactions(
@@ -21,7 +23,7 @@ def reactions(
     commands: CommandHandler,
     judging: Judging,
     jetstream: JetStream,
-    alert_quiet_s: float,
+    settings: Settings,
     now: Callable[[], datetime],
 ) -> Mapping[str, Callable[[], Awaitable[None]]]:
     """Name -> the work, which goes on until it is cancelled."""
@@ -40,7 +42,8 @@ def reactions(
         commands=commands,
         traffic=traffic,
         timers=timers,
-        quiet_s=alert_quiet_s,
+        quiet_s=settings.alert_quiet_s,
+        watched=ALL_TRAFFIC if settings.burst_alerts else None,
         now=now,
     )
     liveness = Liveness(routing=routing, commands=commands, leases=jetstream.leases, now=now)

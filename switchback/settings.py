@@ -76,6 +76,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     system, at least 32 characters; None makes one in the data directory."""
     lease_ttl_s: float = 3.0
     """How long a silent node, gateway or reactor counts as alive."""
+    burst_alerts: bool = True
+    """Whether a version that plainly fails raises a critical alert by itself, and is rolled back;
+    rollouts are watched by their own tests in any case."""
     alert_quiet_s: float = 300.0
     """An alert clears by itself when its cause was not seen for so long."""
 

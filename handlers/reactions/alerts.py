@@ -24,7 +24,6 @@ from engine.decisions import endpoint
 from engine.decisions.decider import Refused
 from events import EntityId, EventLog, InvalidIdentifier, LogError, MalformedEvent, Metadata
 from events.catalogue.traffic import WindowObserved
-from events.log import ALL_TRAFFIC
 from events.timers import Timers
 from handlers.commands import CommandHandler
 from handlers.routes import Route
@@ -56,14 +55,19 @@ class Alerts:
         commands: CommandHandler,
         traffic: EventLog,
         timers: Timers,
+        watched: str | None,
         quiet_s: float,
         now: Callable[[], datetime],
     ) -> None:
-        """`quiet_s`: an alert clears when its cause was not seen for so long."""
+        """`watched`: the windows in which failure is looked for, a pattern of subjects; None:
+        alerts are raised by people alone. `quiet_s`: an alert clears when its cause was not seen
+        for so long.
+        """
         self._routing = routing
         self._commands = commands
         self._traffic = traffic
         self._timers = timers
+        self._watched = watched
         self._quiet = timedelta(seconds=quiet_s)
         self._now = now
         self._recent: dict[EntityId, Recent] = {}
@@ -74,15 +78,16 @@ class Alerts:
     async def run(self) -> None:
         """For ever."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._watch())
+            if self._watched is not None:
+                tasks.create_task(self._watch(self._watched))
             tasks.create_task(self._arm_all())
             tasks.create_task(self._wake())
 
-    async def _watch(self) -> None:
+    async def _watch(self, pattern: str) -> None:
         after = await self._traffic.position()
         while True:
             try:
-                async for recorded in self._traffic.subscribe(ALL_TRAFFIC, after=after):
+                async for recorded in self._traffic.subscribe(pattern, after=after):
                     after = recorded.position
                     if isinstance(recorded.event, WindowObserved):
                         entity = EntityId(recorded.entity.tenant, "endpoint", recorded.entity.id)

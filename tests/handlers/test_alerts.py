@@ -13,6 +13,7 @@ from engine.decisions import endpoint
 from events import UNCHECKED, EntityId, Metadata
 from events.catalogue.endpoints import AlertCleared, AlertRaised, RolledBack
 from events.catalogue.traffic import VersionWindow, WindowObserved
+from events.log import ALL_TRAFFIC
 from events.memory import MemoryLog
 from handlers.reactions import alerts as module
 from handlers.reactions.alerts import Alerts, Quiet
@@ -45,6 +46,7 @@ def reaction(world: World, traffic: MemoryLog) -> Alerts:
         commands=world.commands,
         traffic=traffic,
         timers=world.timers,
+        watched=ALL_TRAFFIC,
         quiet_s=QUIET_SECONDS,
         now=world.now,
     )
