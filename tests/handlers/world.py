@@ -80,6 +80,11 @@ class World:
         report = node.ReportLoaded(version=ref(version), memory_bytes=10, load_ms=1.0)
         return await self.do(node_entity(node_id), report)
 
+    async def unloaded(self, node_id: str, version: str) -> Position:
+        return await self.do(
+            node_entity(node_id), node.ReportUnloaded(version=ref(version), reason="evicted")
+        )
+
     async def load_failed(self, node_id: str, version: str) -> Position:
         report = node.ReportLoadFailed(version=ref(version), reason="runtime", detail="boom")
         return await self.do(node_entity(node_id), report)
