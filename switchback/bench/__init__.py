@@ -16,7 +16,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
-from switchback.bench import commands, inference, replays, routing, soak, switches, visible
+from switchback.bench import (
+    commands,
+    inference,
+    judgement,
+    replays,
+    routing,
+    soak,
+    switches,
+    visible,
+)
 from switchback.bench.figures import Goal, Machine, Report, Row
 from switchback.bench.report import table
 from switchback.bench.sizes import FULL, LINE_SECONDS_MAX, QUICK, Sizes
@@ -48,6 +57,7 @@ LINES: Final[Mapping[str, Line]] = MappingProxyType(
         routing.NAME: routing.measure,
         switches.NAME: switches.measure,
         inference.NAME: inference.measure,
+        judgement.NAME: judgement.measure,
         soak.NAME: soak.measure,
     }
 )

@@ -8,7 +8,15 @@ from rich.table import Table
 
 from switchback.bench.figures import Goal, Machine, Report, Row, Unit
 
-_UNITS: Final[dict[Unit, str]] = {"/s": "/s", "ms": " ms", "us": " µs", "%": " %", "count": ""}
+_UNITS: Final[dict[Unit, str]] = {
+    "/s": "/s",
+    "s": " s",
+    "ms": " ms",
+    "us": " µs",
+    "%": " %",
+    "count": "",
+    "requests": " requests",
+}
 _SIGNS: Final = {"at least": "≥", "at most": "≤"}
 
 
@@ -55,7 +63,7 @@ def _cells(row: Row, *, repeated: bool) -> tuple[str, ...]:
 
 
 def _value(value: float, unit: Unit) -> str:
-    digits = 0 if unit in ("/s", "count") else 2
+    digits = 0 if unit in ("/s", "s", "count", "requests") else 2
     return f"{value:,.{digits}f}{_UNITS[unit]}"
 
 

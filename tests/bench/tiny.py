@@ -17,6 +17,8 @@ TINY: Final = Sizes(
     gateways=2,
     switches=2,
     inferences=20,
+    judged_runs=20,
+    judged_windows=20,
     swaps=6,
     swaps_before=2,
 )
