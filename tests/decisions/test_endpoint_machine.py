@@ -16,98 +16,30 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from engine.decisions.decider import Refused, fold
 from engine.decisions.endpoint import (
     DECIDER,
+    AbortRollout,
+    AdvanceRollout,
     ClearAlert,
     Command,
     CompleteSwap,
     Endpoint,
     FailSwap,
+    HoldRollout,
+    PauseRollout,
+    PromoteRollout,
     RaiseAlert,
     RequestSwap,
+    ResumeRollout,
     RollBack,
     SetPolicy,
+    StartRollout,
 )
 from engine.decisions.policy import sole, takers
 from events import Event
-from events.catalogue.endpoints import (
-    AlertCleared,
-    AlertRaised,
-    EndpointCreated,
-    Policy,
-    PolicySet,
-    RolledBack,
-    Rule,
-    Shadow,
-    SwapCompleted,
-    SwapFailed,
-    SwapRequested,
-    When,
-)
+from events.catalogue.endpoints import Policy, Step
 from tests.decisions.endpoints import DEADLINE, create
-
-VERSIONS = [f"{major}.0.0" for major in range(1, 6)]
-versions = st.sampled_from(VERSIONS)
-nodes = st.integers(0, 1)
-few_ids = st.integers(1, 9).map(str)
-weights = st.sampled_from([1.0, 9.0, 1.0, 9.0, 0.0])
-
-
-def policies(of: st.SearchStrategy[str]) -> st.SearchStrategy[Policy]:
-    """Policies over some versions; one in a few has no meaning."""
-    splits = st.dictionaries(of, weights, min_size=1, max_size=3)
-    whens = st.just(When(attributes={"tier": "beta"}))
-    rules = st.builds(Rule, name=st.just("beta"), when=whens, split=splits)
-    shadows = st.builds(Shadow, version=of)
-    return st.builds(
-        Policy,
-        split=splits,
-        sticky=st.booleans(),
-        rules=st.lists(rules, max_size=1).map(tuple),
-        shadow=st.lists(shadows, max_size=1).map(tuple),
-    )
-
-
-class LastGood:
-    """The last good version by its definition, from the events alone, apart from `evolve`."""
-
-    def __init__(self, events: list[Event]) -> None:
-        self.carried: list[str] = []
-        self.taking: set[str] = set()
-        self.pending: str | None = None
-        self.alarming: dict[str, str | None] = {}
-        for event in events:
-            self._see(event)
-
-    @property
-    def active(self) -> str:
-        return self.carried[-1]
-
-    @property
-    def challenged(self) -> bool:
-        return self.pending is not None or self.taking != {self.active}
-
-    @property
-    def version(self) -> str | None:
-        candidates = self.carried[::-1] if self.challenged else self.carried[-2::-1]
-        known = candidates[: 2 if self.challenged else 1]
-        good = [version for version in known if version not in self.alarming.values()]
-        return next(iter([*good, *known]), None)
-
-    def _see(self, event: Event) -> None:
-        if isinstance(event, EndpointCreated | PolicySet | SwapCompleted | RolledBack):
-            self.taking = set(takers(event.policy))
-        if isinstance(event, RolledBack):
-            self.carried = []
-        if len(self.taking) == 1 and self.carried[-1:] != [*self.taking]:
-            self.carried += self.taking
-        match event:
-            case SwapRequested():
-                self.pending = event.to_version
-            case SwapCompleted() | SwapFailed():
-                self.pending = None
-            case AlertRaised(severity="critical"):
-                self.alarming[event.alert_id] = event.version
-            case AlertCleared():
-                self.alarming.pop(event.alert_id, None)
+from tests.decisions.last_good import LastGood
+from tests.decisions.rollouts import NOW
+from tests.decisions.strategies import VERSIONS, few_ids, nodes, plans, policies, versions
 
 
 class EndpointMachine(RuleBasedStateMachine):
@@ -118,6 +50,7 @@ class EndpointMachine(RuleBasedStateMachine):
         self.usable: set[str] = set(VERSIONS[:3])
         self.nodes: list[set[str]] = [set(), set()]
         self.swaps = 0
+        self.rollouts = 0
 
     @property
     def resident(self) -> frozenset[str]:
@@ -215,6 +148,56 @@ class EndpointMachine(RuleBasedStateMachine):
     def fail_a_swap(self, back: int, reason: Any) -> None:
         self.ask(FailSwap(swap_id=str(self.swaps - back), reason=reason))
 
+    @rule(data=st.data(), steps=plans)
+    def start_a_rollout(self, data: st.DataObject, steps: tuple[Step, ...]) -> None:
+        ready = sorted(self.resident & self.usable)
+        self._start(data.draw(st.sampled_from(ready), label="to"), steps)
+
+    @rule(to=versions, steps=plans)
+    def start_a_rollout_to_anything(self, to: str, steps: tuple[Step, ...]) -> None:
+        self._start(to, steps)
+
+    def _start(self, to: str, steps: tuple[Step, ...]) -> None:
+        self.rollouts += 1
+        self.ask(
+            StartRollout(
+                rollout_id=f"r{self.rollouts}",
+                to=to,
+                steps=steps,
+                now=NOW,
+                registered=frozenset(self.usable),
+                resident=self.resident,
+            )
+        )
+
+    @rule(step=st.integers(0, 2), reason=st.sampled_from(["passed", "inconclusive"]))
+    @precondition(lambda self: self.state.rollout is not None)
+    def a_step_is_over(self, step: int, reason: Any) -> None:
+        rollout_id = f"r{self.rollouts}"
+        self.ask(
+            AdvanceRollout(
+                rollout_id=rollout_id, step=step, reason=reason, now=NOW, resident=self.resident
+            )
+        )
+
+    @rule(back=st.integers(0, 1), step=st.integers(0, 2), data=st.data())
+    @precondition(lambda self: self.rollouts > 0)
+    def do_something_to_a_rollout(self, back: int, step: int, data: st.DataObject) -> None:
+        id_ = f"r{self.rollouts - back}"
+        commands: list[Command] = [
+            HoldRollout(rollout_id=id_, step=step),
+            PauseRollout(rollout_id=id_, now=NOW),
+            ResumeRollout(rollout_id=id_, now=NOW),
+            AbortRollout(rollout_id=id_),
+            *(
+                PromoteRollout(
+                    rollout_id=id_, to=to, from_step=step, now=NOW, resident=self.resident
+                )
+                for to in ("next", "full")
+            ),
+        ]
+        self.ask(data.draw(st.sampled_from(commands), label="command"))
+
     @rule()
     def roll_back(self) -> None:
         self.ask(RollBack(reason="asked"))
@@ -226,10 +209,18 @@ class EndpointMachine(RuleBasedStateMachine):
     @rule(alert=few_ids, kind=few_ids)
     def alarm(self, alert: str, kind: str) -> None:
         is_repeat = any(open_.alert_id == alert for open_ in self.state.alerts)
-        newest = self.state.newest
+        newest, on_trial = self.state.newest, self.state.on_trial
         self.ask(RaiseAlert(alert_id=alert, kind=kind, severity="critical"))
         kept_it = newest in takers(self.state.policy)
-        assert is_repeat or not kept_it or LastGood(self.events).version in (None, newest)
+        if kept_it and newest == on_trial and not is_repeat:
+            assert LastGood(self.events).version in (None, newest)
+
+    @rule(alert=few_ids, kind=few_ids, version=versions)
+    def alarm_about_any_version(self, alert: str, kind: str, version: str) -> None:
+        before = self.state
+        self.ask(RaiseAlert(alert_id=alert, kind=kind, severity="critical", version=version))
+        if version != before.on_trial:
+            assert (self.state.policy, self.state.rollout) == (before.policy, before.rollout)
 
     @rule(alert=few_ids)
     def clear_alert(self, alert: str) -> None:
@@ -239,7 +230,7 @@ class EndpointMachine(RuleBasedStateMachine):
         try:
             self.commit(self.state, command)
         except Refused as refusal:
-            assert refusal.code in ("invalid", "conflict")
+            assert refusal.code in ("invalid", "conflict", "not_found")
 
     def commit(self, state: Endpoint | None, command: Command) -> None:
         events = DECIDER.decide(state, command)
@@ -265,6 +256,18 @@ class EndpointMachine(RuleBasedStateMachine):
             assert target in self.state.pinned_versions
 
     @invariant()
+    def a_swap_and_a_rollout_are_never_under_way_together(self) -> None:
+        assert self.state.swap is None or self.state.rollout is None
+
+    @invariant()
+    def an_abort_does_to_the_traffic_what_a_rollback_does(self) -> None:
+        rollout = self.state.rollout
+        if rollout is not None:
+            abort = AbortRollout(rollout_id=rollout.rollout_id)
+            aborted = _evolved(self.state, DECIDER.decide(self.state, abort))
+            assert aborted == _evolved(self.state, DECIDER.decide(self.state, RollBack()))
+
+    @invariant()
     def the_events_fold_to_the_state(self) -> None:
         assert fold(DECIDER, self.events) == self.state
 
@@ -280,7 +283,7 @@ class EndpointMachine(RuleBasedStateMachine):
             return
         after = _evolved(self.state, DECIDER.decide(self.state, RollBack()))
         assert sole(after.policy) == after.active == last_good.version
-        assert after.swap is None
+        assert (after.swap, after.rollout) == (None, None)
         assert after.pinned_versions <= self.state.pinned_versions
         assert list(DECIDER.decide(after, RollBack())) == []
 
