@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from events import EventLog, Position, Recorded
-from handlers.projector import Projector
+from handlers.projector import Projector, ProjectorStatus
 from projections import DatabaseRefused, Pool
 from projections.applier import Applier, moved
 from projections.builds import Build, builds, install
@@ -22,6 +22,10 @@ from projections.tables import PROJECTIONS
 NAMES = [projection.name for projection in PROJECTIONS]
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 WAIT_SECONDS = 30.0
+_OPEN_TRANSACTIONS = """
+    SELECT 1 FROM pg_stat_activity
+     WHERE datname = current_database() AND pid <> pg_backend_pid()
+       AND backend_type = 'client backend' AND state <> 'idle'"""
 
 
 async def events_of(log: EventLog, last: Position) -> list[Recorded]:
@@ -85,3 +89,20 @@ async def reached(progress: Progress, position: Position, *, names: Sequence[str
     """Wait until all tables are at a position."""
     deadline = asyncio.get_running_loop().time() + WAIT_SECONDS
     assert await progress.wait(names, position, deadline=deadline), f"{position} was not reached"
+
+
+async def told(projector: Projector, position: Position) -> ProjectorStatus:
+    """The projector's status from when it says itself that it is at a position: who looks at the
+    tables may see its commit a moment before it does."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while (status := await projector.status()).position < position:  # noqa: ASYNC110 - it has no signal
+            await asyncio.sleep(0)
+    return status
+
+
+async def decided(pool: Pool) -> None:
+    """Wait until no transaction of this database is open: the server may still have to do what a
+    connection that is closed had asked for."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while await pool.fetch(_OPEN_TRANSACTIONS):
+            pass

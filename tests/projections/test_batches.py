@@ -22,7 +22,7 @@ from projections.tables import PROJECTIONS
 from projections.tables.endpoints import ENDPOINTS
 from projections.working import WorkingSet
 from tests.projections.history import LIFE, life
-from tests.projections.project import NOW, contents, events_of, project
+from tests.projections.project import NOW, contents, decided, events_of, project
 
 EVENTS = sum(len(events) for _, events in LIFE)
 
@@ -49,6 +49,7 @@ async def test_applying_a_batch_again_changes_nothing(pool: Pool, history: list[
     assert await contents(pool) == once
 
 
+@pytest.mark.slow
 async def test_rows_are_the_same_wherever_the_log_is_split_in_two(
     pool: Pool, history: list[Recorded]
 ) -> None:
@@ -70,6 +71,7 @@ async def test_rows_are_the_same_one_event_at_a_time(pool: Pool, history: list[R
     assert await contents(pool) == whole
 
 
+@pytest.mark.slow
 @given(cuts=st.sets(st.integers(min_value=1, max_value=EVENTS - 1), max_size=8))
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -152,6 +154,7 @@ async def test_a_projector_cancelled_after_any_write_leaves_all_of_the_batch_or_
     with pytest.raises(asyncio.CancelledError):
         await task
     monkeypatch.undo()
+    await decided(pool)
     found = await contents(pool)
     await project(pool, history)
     whole = await contents(pool)

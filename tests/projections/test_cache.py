@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -38,6 +39,26 @@ async def miss(cache: Cache) -> Miss:
     found = await cache.get(MODELS, "acme", "fraud")
     assert isinstance(found, Miss)
     return found
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine is no failure of Redis."""
+    monkeypatch.setattr("projections.cache._READ_SECONDS", 30.0)
+    monkeypatch.setattr("projections.cache._WRITE_SECONDS", 30.0)
+
+
+@contextmanager
+def frozen(server: RedisServer) -> Iterator[None]:
+    """Inside, Redis does not answer at all, and nobody waits for it long."""
+    with pytest.MonkeyPatch.context() as impatient:
+        impatient.setattr("projections.cache._READ_SECONDS", 0.05)
+        impatient.setattr("projections.cache._WRITE_SECONDS", 0.05)
+        server.freeze()
+        try:
+            yield
+        finally:
+            server.thaw()
 
 
 @pytest_asyncio.fixture
@@ -329,9 +350,8 @@ async def test_a_redis_that_died_and_came_back_serves_nothing_from_before(
 async def test_after_a_freeze_the_lost_write_ends_the_generation(own_redis: RedisServer) -> None:
     async with Cache(own_redis.url) as cache, Cache(own_redis.url) as other:
         await written(cache, 5)
-        own_redis.freeze()
-        await cache.write(MODELS, [entry(6)], expected=5, position=6)
-        own_redis.thaw()
+        with frozen(own_redis):
+            await cache.write(MODELS, [entry(6)], expected=5, position=6)
         await cache.write(MODELS, [entry(7)], expected=6, position=7)
         assert isinstance(await other.get(MODELS, "acme", "fraud"), Miss)
         assert isinstance(await cache.get(MODELS, "acme", "fraud"), Miss)
@@ -340,11 +360,10 @@ async def test_after_a_freeze_the_lost_write_ends_the_generation(own_redis: Redi
 async def test_a_dead_redis_is_left_alone_after_a_few_failures(own_redis: RedisServer) -> None:
     async with Cache(own_redis.url) as cache:
         await written(cache, 5)
-        own_redis.freeze()
-        for _ in range(FAILURES_MAX):
-            await cache.get(MODELS, "acme", "fraud")
-        for _ in range(1_000):
-            assert isinstance(await cache.get(MODELS, "acme", "fraud"), Miss)
-        own_redis.thaw()
+        with frozen(own_redis):
+            for _ in range(FAILURES_MAX):
+                await cache.get(MODELS, "acme", "fraud")
+            for _ in range(1_000):
+                assert isinstance(await cache.get(MODELS, "acme", "fraud"), Miss)
         assert cache.stats.spared > 900
         assert cache.stats.misses == 1_000 + FAILURES_MAX

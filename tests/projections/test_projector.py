@@ -20,7 +20,7 @@ from projections.tables import PROJECTIONS
 from projections.verify import verify
 from projections.working import WorkingSet
 from tests.projections.history import FRAUD, LIFE, Writer, life, write_life
-from tests.projections.project import contents, events_of, project, projecting, reached
+from tests.projections.project import contents, events_of, project, projecting, reached, told
 from tests.projections.proxies import LogWithForeignMessage
 
 
@@ -29,7 +29,7 @@ async def test_tables_follow_the_log(pool: Pool, progress: Progress) -> None:
     async with projecting(log, pool, progress) as projector:
         last = await write_life(log)
         await reached(progress, last)
-        status = await projector.status()
+        status = await told(projector, last)
     assert (status.state, status.position, status.lag) == ("following", last, 0)
     assert all(report.ok for report in await verify(log=log, pool=pool))
 
@@ -114,7 +114,7 @@ async def test_a_message_that_is_no_event_can_be_skipped_on_the_record(
 
     async with projecting(log, pool, progress, policy=policy) as projector:
         await reached(progress, last)
-        status = await projector.status()
+        status = await told(projector, last)
     assert (status.state, status.skipped) == ("following", len(PROJECTIONS))
     rows = await pool.fetch("SELECT DISTINCT position, reason FROM switchback.skipped")
     assert [tuple(row.values()) for row in rows] == [(7, "looked at, a test message")]
@@ -163,7 +163,7 @@ async def test_an_event_skipped_by_one_projection_is_applied_by_the_others(
         log, pool, progress, policy=policy, projections=[broken, *others]
     ) as projector:
         await reached(progress, last)
-        assert (await projector.status()).skipped == 1
+        assert (await told(projector, last)).skipped == 1
     rows = await pool.fetch("SELECT schema, reason FROM switchback.skipped")
     assert [tuple(row.values()) for row in rows] == [("sb_versions_v1", "attempt 3")]
     states = await pool.fetch("SELECT DISTINCT state FROM switchback.versions")
@@ -192,7 +192,7 @@ async def test_an_event_that_postgres_refuses_is_found_among_its_batch(
             entity = EntityId("acme", "model", name)
             last = await log.append(entity, [ModelRegistered(name=name)], expected=0)
         await reached(progress, last)
-        assert (await projector.status()).skipped == 1
+        assert (await told(projector, last)).skipped == 1
     assert [(failure.projection, failure.position) for failure in found] == [("models", last - 1)]
     rows = await pool.fetch("SELECT name FROM switchback.models WHERE name = ANY($1)", names)
     assert {row["name"] for row in rows} == {"one", "two"}

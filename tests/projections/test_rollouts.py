@@ -271,11 +271,11 @@ async def test_rollouts_are_listed_newest_first_and_paged_by_id(
     page = await queries.rollouts.list("acme", "chat", limit=2)
     assert [rollout.id for rollout in page.items] == ["r5", "r6"]
     assert page.next == "r6"
-    await story.tell(started("late", "1.0.0", "2.0.0"))  # a first page moves none after it
-    page = await queries.rollouts.list("acme", "chat", after=page.next, limit=2)
+    await story.tell(started("late", "1.0.0", "2.0.0"))  # it comes before the first page
+    page = await queries.rollouts.list("acme", "chat", after="r6", limit=2)
     assert ([rollout.id for rollout in page.items], page.next) == (["r7", "r8"], "r8")
     await story.tell(held("late", 0))
-    page = await queries.rollouts.list("acme", "chat", after=page.next, limit=2)
+    page = await queries.rollouts.list("acme", "chat", after="r8", limit=2)
     assert ([rollout.id for rollout in page.items], page.next) == (["r9"], None)
 
 
