@@ -7,11 +7,16 @@ makes a command of the answer; what-if writes it down.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from datetime import datetime, timedelta
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
 from events.catalogue.endpoints import Analysis, Step
+
+WINDOWS_BEHIND_SECONDS: Final = 2.0
+"""A window is on the log about a second after it began: until then a step whose hold is over and
+that has not passed is not called inconclusive."""
 
 Outcome: TypeAlias = Literal["pass", "fail", "inconclusive"]
 Held: TypeAlias = Literal["inconclusive", "paused"]
@@ -43,6 +48,11 @@ class Abort(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Action: TypeAlias = Wait | Advance | Hold | Abort
+
+
+def settled_at(hold_until: datetime) -> datetime:
+    """When the windows of the whole hold are on the log."""
+    return hold_until + timedelta(seconds=WINDOWS_BEHIND_SECONDS)
 
 
 def next_action(
