@@ -80,6 +80,27 @@ async def test_a_time_is_answered_from_the_log_alone() -> None:
         assert then.position == max(r.position for r in history if r.time <= recorded.time)
 
 
+async def test_an_endpoint_then_shows_the_rollout_that_was_under_way() -> None:
+    log = MemoryLog()
+    writer = Writer(log)
+    for entity, events in LIFE:
+        await writer.append(entity, *events)
+    asking = questions(log)
+    seen: list[tuple[str, str, float]] = []
+    for position in await positions_of_chat(log):
+        rollout = (await asking.endpoint_at("acme", endpoint="chat", at=position)).rollout
+        if rollout is not None:
+            seen.append((rollout.id, rollout.state, rollout.weight))
+    assert seen == [
+        ("r1", "running", 5.0),
+        ("r1", "running", 50.0),
+        ("r1", "held", 50.0),
+        ("r2", "running", 5.0),
+        ("r2", "held", 5.0),
+        ("r2", "running", 5.0),
+    ]
+
+
 async def test_before_its_creation_there_is_no_endpoint() -> None:
     log = MemoryLog()
     writer = Writer(log)
