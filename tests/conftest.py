@@ -85,7 +85,15 @@ async def redis_url(redis_server: RedisServer) -> str:
 
 
 @pytest.fixture
-def settings(tmp_path: Path, nats_url: str, postgres_dsn: str, redis_url: str) -> Settings:
+def settings(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    nats_url: str,
+    postgres_dsn: str,
+    redis_url: str,
+) -> Settings:
+    """With those that the test's marker `settings` names."""
+    marker = request.node.get_closest_marker("settings")
     return Settings(
         data_dir=tmp_path / "data",
         port=0,
@@ -94,6 +102,7 @@ def settings(tmp_path: Path, nats_url: str, postgres_dsn: str, redis_url: str) -
         redis_url=redis_url,
         lease_ttl_s=1.0,
         artifact_roots=(tmp_path / "artifacts",),
+        **(marker.kwargs if marker is not None else {}),
     )
 
 

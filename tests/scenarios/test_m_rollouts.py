@@ -217,6 +217,21 @@ async def test_m05_a_version_that_always_fails_is_rolled_back_without_anybody(sy
     assert (after.failed, after.answered) == (0, {"1.0.0": 20})
 
 
+@pytest.mark.slow
+@pytest.mark.settings(alert_quiet_s=1.0)
+async def test_m05_an_alert_clears_by_itself_with_an_event(system: System):
+    client = system.client
+    await endpoint_of(client, v1_0_0={}, v2_0_0={})
+    alert = await client.raise_alert("scores", kind="complaints", severity="warning")
+    async for event in client.follow_events(entity="endpoint/scores"):
+        if event["type"] == "switchback.endpoint.alert_cleared.v1":
+            break
+    assert event["data"]["alert_id"] == alert["id"]
+    assert event["actor"] == "reaction:alerts"
+    client.min_position = event["position"]
+    assert (await client.endpoint("scores"))["alerts"] == []
+
+
 @pytest.mark.parametrize(
     ("to", "plan", "code"),
     [
