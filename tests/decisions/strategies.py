@@ -9,9 +9,10 @@ from events.catalogue.endpoints import Policy, Rule, Shadow, Step, When
 VERSIONS = [f"{major}.0.0" for major in range(1, 6)]
 versions = st.sampled_from(VERSIONS)
 nodes = st.integers(0, 1)
-plans = st.sets(st.sampled_from([0.0, 5.0, 50.0, 100.0]), max_size=3).map(
+plans = st.sets(st.sampled_from([0.0, 5.0, 10.0, 50.0, 100.0]), min_size=1, max_size=4).map(
     lambda weights: tuple(Step(weight=weight, hold_s=60) for weight in sorted(weights))
 )
+"""Of rollouts; one in a few cannot be carried out."""
 few_ids = st.integers(1, 9).map(str)
 weights = st.sampled_from([1.0, 9.0, 1.0, 9.0, 0.0])
 

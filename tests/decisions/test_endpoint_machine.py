@@ -150,8 +150,9 @@ class EndpointMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), steps=plans)
     def start_a_rollout(self, data: st.DataObject, steps: tuple[Step, ...]) -> None:
-        ready = sorted(self.resident & self.usable)
-        self._start(data.draw(st.sampled_from(ready), label="to"), steps)
+        ready = sorted(self.resident & self.usable - {self.state.active})
+        if ready:
+            self._start(data.draw(st.sampled_from(ready), label="to"), steps)
 
     @rule(to=versions, steps=plans)
     def start_a_rollout_to_anything(self, to: str, steps: tuple[Step, ...]) -> None:
@@ -170,31 +171,32 @@ class EndpointMachine(RuleBasedStateMachine):
             )
         )
 
-    @rule(step=st.integers(0, 2), reason=st.sampled_from(["passed", "inconclusive"]))
+    @rule(late=st.sampled_from([0, 0, 1]), reason=st.sampled_from(["passed", "inconclusive"]))
     @precondition(lambda self: self.state.rollout is not None)
-    def a_step_is_over(self, step: int, reason: Any) -> None:
-        rollout_id = f"r{self.rollouts}"
+    def a_step_is_over(self, late: int, reason: Any) -> None:
+        assert self.state.rollout is not None
         self.ask(
             AdvanceRollout(
-                rollout_id=rollout_id, step=step, reason=reason, now=NOW, resident=self.resident
+                rollout_id=self.state.rollout.rollout_id,
+                step=self.state.rollout.step - late,
+                reason=reason,
+                now=NOW,
+                resident=self.resident,
             )
         )
 
-    @rule(back=st.integers(0, 1), step=st.integers(0, 2), data=st.data())
+    @rule(back=st.sampled_from([0, 0, 1]), step=st.integers(0, 2), data=st.data())
     @precondition(lambda self: self.rollouts > 0)
     def do_something_to_a_rollout(self, back: int, step: int, data: st.DataObject) -> None:
         id_ = f"r{self.rollouts - back}"
+        promotion = {"rollout_id": id_, "from_step": step, "now": NOW, "resident": self.resident}
         commands: list[Command] = [
             HoldRollout(rollout_id=id_, step=step),
             PauseRollout(rollout_id=id_, now=NOW),
             ResumeRollout(rollout_id=id_, now=NOW),
             AbortRollout(rollout_id=id_),
-            *(
-                PromoteRollout(
-                    rollout_id=id_, to=to, from_step=step, now=NOW, resident=self.resident
-                )
-                for to in ("next", "full")
-            ),
+            PromoteRollout(to="next", **promotion),  # type: ignore[arg-type]
+            PromoteRollout(to="full", **promotion),  # type: ignore[arg-type]
         ]
         self.ask(data.draw(st.sampled_from(commands), label="command"))
 

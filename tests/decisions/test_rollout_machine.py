@@ -43,7 +43,7 @@ from tests.decisions.strategies import plans
 
 versions = st.sampled_from([V1, V2, V3])
 steps = st.integers(0, 3)
-seen = st.sampled_from(["now", "before"])
+seen = st.sampled_from(["now", "now", "now", "before"])
 """What the one who asks looked at: the endpoint as it is, or as it was some commands ago."""
 
 
@@ -70,13 +70,9 @@ class RolloutMachine(RuleBasedStateMachine):
 
     # What happens around the endpoint
 
-    @rule(version=versions)
-    def a_version_is_gone(self, version: str) -> None:
-        self.resident = self.resident - {version}
-
-    @rule(version=versions)
-    def a_version_is_back(self, version: str) -> None:
-        self.resident = self.resident | {version}
+    @rule(resident=st.sampled_from([ALL, ALL, ALL - {V1}, ALL - {V2}, frozenset[str]()]))
+    def nodes_come_and_go(self, resident: frozenset[str]) -> None:
+        self.resident = resident
 
     @rule(seconds=st.floats(0, 200))
     def time_passes(self, seconds: float) -> None:
@@ -84,8 +80,17 @@ class RolloutMachine(RuleBasedStateMachine):
 
     # What is asked
 
+    @rule(plan=plans, data=st.data())
+    @precondition(lambda self: self.state.rollout is None)
+    def start(self, plan: Any, data: st.DataObject) -> None:
+        others = sorted(ALL - {self.state.active})
+        self._start(data.draw(st.sampled_from(others), label="to"), plan)
+
     @rule(to=versions, plan=plans)
-    def start(self, to: str, plan: Any) -> None:
+    def start_whatever_is_live(self, to: str, plan: Any) -> None:
+        self._start(to, plan)
+
+    def _start(self, to: str, plan: Any) -> None:
         self.rollouts += 1
         self.ask(
             StartRollout(
@@ -114,20 +119,15 @@ class RolloutMachine(RuleBasedStateMachine):
         )
 
     @rule(looked=seen)
-    @precondition(lambda self: self.rollouts > 0)
+    @precondition(lambda self: self.state.rollout is not None)
     def a_step_is_not_known_to_be_good(self, looked: str) -> None:
         rollout_id, step = self._seen(looked)
         self.ask(HoldRollout(rollout_id=rollout_id, step=step))
 
-    @rule(looked=seen)
+    @rule(looked=seen, manner=st.sampled_from([PauseRollout, ResumeRollout]))
     @precondition(lambda self: self.rollouts > 0)
-    def pause(self, looked: str) -> None:
-        self.ask(PauseRollout(rollout_id=self._seen(looked)[0], now=self.now))
-
-    @rule(looked=seen)
-    @precondition(lambda self: self.rollouts > 0)
-    def resume(self, looked: str) -> None:
-        self.ask(ResumeRollout(rollout_id=self._seen(looked)[0], now=self.now))
+    def pause_or_resume(self, looked: str, manner: Any) -> None:
+        self.ask(manner(rollout_id=self._seen(looked)[0], now=self.now))
 
     @rule(looked=seen, names_step=st.booleans(), to=st.sampled_from(["next", "next", "full"]))
     @precondition(lambda self: self.rollouts > 0)
@@ -143,27 +143,29 @@ class RolloutMachine(RuleBasedStateMachine):
             )
         )
 
-    @rule(looked=seen, reason=st.sampled_from(["aborted", "failed", "inconclusive"]))
-    @precondition(lambda self: self.rollouts > 0)
-    def abort(self, looked: str, reason: Any) -> None:
-        rollout_id, _ = self._seen(looked)
-        self.ask(AbortRollout(rollout_id=rollout_id, reason=reason, verdicts=(FAIL,)))
+    @rule(data=st.data(), version=versions)
+    def something_else_is_asked(self, data: st.DataObject, version: str) -> None:
+        swap = RequestSwap(swap_id="s1", to=version, deadline=DEADLINE, registered=ALL)
+        aborts: list[Command] = [
+            AbortRollout(rollout_id=self._seen("now")[0], reason=reason, verdicts=(FAIL,))
+            for reason in ("aborted", "failed", "inconclusive")
+        ]
+        policies = [Policy(split={version: 1.0}), Policy(split={V1: 1.0, version: 1.0})]
+        others: list[Command] = [
+            swap,
+            RollBack(),
+            *(_policy(each, self.resident) for each in policies),
+        ]
+        self.ask(data.draw(st.sampled_from([*aborts, *others]), label="command"))
 
     @rule()
-    def roll_back(self) -> None:
-        self.ask(RollBack())
+    @precondition(lambda self: self.state.swap is not None)
+    def the_swap_is_completed(self) -> None:
+        self.ask(CompleteSwap(swap_id="s1", resident=self.resident))
 
-    @rule(to=versions, at_once=st.booleans())
-    def swap(self, to: str, at_once: bool) -> None:
-        self.ask(RequestSwap(swap_id="s1", to=to, deadline=DEADLINE, registered=ALL))
-        if at_once:
-            self.ask(CompleteSwap(swap_id="s1", resident=self.resident))
-
-    @rule(version=versions)
-    def give_a_version_all_traffic(self, version: str) -> None:
-        self.ask(_policy(Policy(split={version: 1.0}), self.resident))
-
-    @rule(version=st.none() | versions, severity=st.sampled_from(["warning", "critical"]))
+    @rule(
+        version=st.none() | versions, severity=st.sampled_from(["warning", "warning", "critical"])
+    )
     def raise_an_alert(self, version: str | None, severity: Any) -> None:
         alert_id = f"a{len(self.asked)}"
         self.ask(RaiseAlert(alert_id=alert_id, kind="errors", severity=severity, version=version))
