@@ -41,6 +41,7 @@ class RolloutWatch:
         self.policy: Policy
         self.live: RolloutStarted | None = None
         self.step = 0
+        self.paused = False
         self.saw_candidate: frozenset[str] = frozenset()
 
     def see(self, append: Sequence[Event], *, resident: frozenset[str]) -> None:
@@ -62,18 +63,22 @@ class RolloutWatch:
         match event:
             case RolloutStarted():
                 assert self.live is None, "two rollouts at once"
-                self.live, self.step, self.saw_candidate = event, 0, frozenset()
+                self.live, self.step, self.paused = event, 0, False
+                self.saw_candidate = frozenset()
                 self._see_step(event.policy, event.candidate)
             case RolloutAdvanced():
                 assert event.step == self.step + 1, "a step is lost or repeated"
-                self.step = event.step
+                assert event.reason == "promoted" or not self.paused
+                self.step, self.paused = event.step, False
                 self._see_step(event.policy, self._of(event.rollout_id).candidate)
             case RolloutHeld() | RolloutResumed():
                 self._of(event.rollout_id)
                 assert event.step == self.step
+                self.paused = isinstance(event, RolloutHeld) and event.reason == "paused"
             case RolloutCompleted():
                 steps = self._of(event.rollout_id).steps
-                assert event.reason == "promoted" or self.step == len(steps) - 1
+                at_the_end = self.step == len(steps) - 1 and not self.paused
+                assert event.reason == "promoted" or at_the_end
                 assert sole(event.policy) == event.candidate
                 self._see_users(event.policy, event.candidate)
                 self.live = None

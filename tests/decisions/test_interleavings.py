@@ -10,11 +10,13 @@ import pytest
 from engine.decisions.decider import Refused, fold
 from engine.decisions.endpoint import (
     DECIDER,
+    AdvanceRollout,
     ClearAlert,
     Command,
     CompleteSwap,
     Endpoint,
     FailSwap,
+    HoldRollout,
     NothingToRollBack,
     RollBack,
     SwapUnderWay,
@@ -44,6 +46,24 @@ from tests.decisions.endpoints import (
     warn,
     warned,
 )
+from tests.decisions.rollouts import (
+    LAST,
+    STEPS,
+    abort,
+    aborted_and_back,
+    advance,
+    held,
+    hold,
+    pause,
+    paused,
+    promote,
+    promote_fully,
+    resume,
+    start,
+    started,
+    under_way,
+)
+from tests.decisions.rollouts import completed as rolled_out
 
 STATES: Final[dict[str, list[Event]]] = {
     "new": [],
@@ -61,6 +81,13 @@ STATES: Final[dict[str, list[Event]]] = {
         rolled_back(V1, V2),
         requested(V1, V2),
     ],
+    "rollout": [created(), started()],
+    "later rollout": [created(V3), *swapped(V3, V1, "s0"), *under_way(1)],
+    "rollout at its end": [created(), *under_way(LAST)],
+    "rollout, held": [created(), *under_way(1), held(1)],
+    "rollout, paused": [created(), started(), paused(0)],
+    "rollout, completed": [created(), *under_way(LAST), rolled_out()],
+    "rollout, aborted": [created(), started(), *aborted_and_back()],
     "warned": [created(), *swapped(V1, V2, "s0"), warned(V2)],
     "alarmed": [created(), alarmed(V1)],
 }
@@ -77,8 +104,19 @@ COMMANDS: Final[dict[str, Command]] = {
     "warn": warn("a2"),
     "alarm": alarm("a3"),
     "clear": ClearAlert(alert_id="a1"),
+    "start": start(),
+    "start another": start(V3, "r2"),
+    **{f"step {step} has passed": advance(step) for step in range(len(STEPS))},
+    "hold": hold(1),
+    "pause": pause(),
+    "resume": resume(),
+    "promote": promote(1),
+    "promote fully": promote_fully(),
+    "abort": abort(),
+    "alarm about the baseline": alarm("a4", version=V1),
+    "alarm about the candidate": alarm("a5", version=V2),
 }
-ENDS_A_SWAP: Final = (CompleteSwap, FailSwap)
+REPORTS: Final = (CompleteSwap, FailSwap, AdvanceRollout, HoldRollout)
 
 
 @pytest.fixture(params=STATES, ids=lambda name: name.replace(" ", "-"))
@@ -116,20 +154,33 @@ def test_whoever_rolls_back_second_wins(before: History) -> None:
         if isinstance(outcome.decided, Refused):
             assert isinstance(outcome.decided, NothingToRollBack)
             state = state_of(history)
-            assert (sole(state.policy), state.swap) == (state.active, None)
+            assert sole(state.policy) == state.active
+            assert (state.swap, state.rollout) == (None, None)
             continue
         state = state_of(outcome.then(outcome.decided))
         assert sole(state.policy) == state.active
-        assert state.swap is None
+        assert (state.swap, state.rollout) == (None, None)
 
 
-def test_a_rollback_that_comes_first_is_not_undone_by_the_end_of_the_swap(
+def test_whoever_aborts_second_wins_unless_the_rollout_is_over(before: History) -> None:
+    for command in COMMANDS.values():
+        history = after(before, command)
+        if history is None or (rollout := state_of(history).rollout) is None:
+            continue
+        last = after(history, abort(rollout.rollout_id))
+        assert last is not None
+        state = state_of(last)
+        assert state.rollout is None
+        assert sole(state.policy) == state.active != rollout.candidate
+
+
+def test_a_rollback_that_comes_first_is_not_undone_by_reports_of_what_it_ended(
     before: History,
 ) -> None:
     history = after(before, RollBack())
     if history is not None:
         for command in COMMANDS.values():
-            if isinstance(command, ENDS_A_SWAP):
+            if isinstance(command, REPORTS):
                 history.when(command).then([])
 
 
