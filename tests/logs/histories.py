@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, TypeAlias
+from collections.abc import Mapping
+from typing import Final
 
 from engine.decisions import endpoint, model, node, tenant
 from events.catalogue.endpoints import Policy, Rule, Shadow, When
 from events.catalogue.models import Artifact
 from events.catalogue.tenants import Quota
-from tests.logs.recorder import MIB, Recorder, ref
-
-History: TypeAlias = Callable[[Recorder], Awaitable[None]]
+from tests.logs import rollouts
+from tests.logs.recorder import MIB, History, Recorder, begin, ref
 
 
 async def plain_lifecycle(record: Recorder) -> None:
     """From nothing to a canary, a swap, a rollback, a retired version and a revoked key."""
-    await _begin(record)
+    await begin(record)
     await record.tenant(tenant.SetQuota(quota=Quota(requests_per_s=500, models_max=10)))
     artifact = Artifact(uri="builtin://facts-2", sha256="ab" * 32, size_bytes=4_096)
     await record.register(
@@ -43,7 +42,7 @@ async def plain_lifecycle(record: Recorder) -> None:
 
 async def swap_that_fails(record: Recorder) -> None:
     """One swap fails to load, one runs out of time, one is superseded; 1.0.0 serves throughout."""
-    await _begin(record)
+    await begin(record)
     await record.register("2.0.0", config={"error_rate": 1.0})
     await record.load("node-1", "1.0.0")
     await record.create("1.0.0")
@@ -67,7 +66,7 @@ async def swap_that_fails(record: Recorder) -> None:
 
 async def rollback_during_a_swap(record: Recorder) -> None:
     """A rollback wins over a pending swap, and over a split; then the swap is tried again."""
-    await _begin(record)
+    await begin(record)
     await record.register("2.0.0")
     await record.register("3.0.0")
     await record.load("node-1", "1.0.0", "2.0.0")
@@ -85,7 +84,7 @@ async def rollback_during_a_swap(record: Recorder) -> None:
 
 async def alias_moves(record: Recorder) -> None:
     """Two aliases travel over three versions, also backwards."""
-    await _begin(record)
+    await begin(record)
     await record.register("1.1.0", parent="fraud@1.0.0")
     await record.register("2.0.0", parent="fraud@1.1.0")
     for alias, version in [
@@ -102,7 +101,7 @@ async def alias_moves(record: Recorder) -> None:
 
 async def node_loss(record: Recorder) -> None:
     """One of two nodes is lost and comes back empty; the other one evicts and crashes."""
-    await _begin(record)
+    await begin(record)
     await record.node("node-2", node.Join(memory_budget_bytes=32 * MIB, runtimes=("echo",)))
     await record.register("2.0.0")
     await record.load("node-1", "1.0.0", "2.0.0")
@@ -119,7 +118,7 @@ async def node_loss(record: Recorder) -> None:
 
 async def alert_rolls_back(record: Recorder) -> None:
     """A warning changes nothing, a critical alert rolls back, and is cleared later."""
-    await _begin(record)
+    await begin(record)
     await record.register("2.0.0")
     await record.load("node-1", "1.0.0", "2.0.0")
     await record.create("1.0.0")
@@ -141,18 +140,9 @@ HISTORIES: Final[Mapping[str, History]] = {
     "alias-moves": alias_moves,
     "node-loss": node_loss,
     "alert-rolls-back": alert_rolls_back,
+    **rollouts.HISTORIES,
 }
 """File name -> history."""
-
-
-async def _begin(record: Recorder) -> None:
-    await record.tenant(tenant.CreateTenant(name="acme"))
-    await record.tenant(
-        tenant.IssueKey(key_id="k1", secret_sha256="0f" * 32, scopes=("operate", "read"))
-    )
-    await record.model(model.RegisterModel(name="fraud", description="Card fraud"))
-    await record.register("1.0.0", config={"answer": "genuine", "latency_ms": 5})
-    await record.node("node-1", node.Join(memory_budget_bytes=64 * MIB, runtimes=("echo",)))
 
 
 def _policy_with_everything() -> Policy:

@@ -6,15 +6,15 @@ routing fold of what was recorded so far, as in a running system.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 from uuid import UUID, uuid5
 
 from engine.decisions import endpoint, model, node, tenant
 from engine.decisions.decider import Decider
 from events import EntityId, Event, Metadata, codec
-from events.catalogue.endpoints import Policy
+from events.catalogue.endpoints import Analysis, Policy, Step, Verdict
 from events.catalogue.nodes import VersionRef
 from events.event import SYSTEM_TENANT
 from events.memory import MemoryLog
@@ -75,7 +75,7 @@ class Recorder:
         await self.endpoint(command)
 
     async def request_swap(self, swap_id: str, to: str) -> None:
-        deadline = self._now + timedelta(seconds=60)
+        deadline = self.now + timedelta(seconds=60)
         command = endpoint.RequestSwap(
             swap_id=swap_id, to=to, deadline=deadline, registered=self.usable
         )
@@ -85,6 +85,55 @@ class Recorder:
         command = endpoint.CompleteSwap(swap_id=swap_id, resident=self.resident)
         await self.endpoint(command, actor="reaction:swaps")
 
+    async def start_rollout(
+        self, rollout_id: str, to: str, *steps: Step, analysis: Analysis | None = None
+    ) -> None:
+        command = endpoint.StartRollout(
+            rollout_id=rollout_id,
+            to=to,
+            steps=steps,
+            analysis=analysis or Analysis(),
+            now=self.now,
+            registered=self.usable,
+            resident=self.resident,
+        )
+        await self.endpoint(command)
+
+    async def advance(
+        self,
+        rollout_id: str,
+        step: int,
+        *verdicts: Verdict,
+        reason: Literal["passed", "inconclusive"] = "passed",
+    ) -> None:
+        """The step has passed."""
+        command = endpoint.AdvanceRollout(
+            rollout_id=rollout_id,
+            step=step,
+            reason=reason,
+            verdicts=verdicts,
+            now=self.now,
+            resident=self.resident,
+        )
+        await self.endpoint(command, actor="reaction:rollouts")
+
+    async def hold(self, rollout_id: str, step: int, *verdicts: Verdict) -> None:
+        """The step's hold is over and the evidence says neither."""
+        command = endpoint.HoldRollout(rollout_id=rollout_id, step=step, verdicts=verdicts)
+        await self.endpoint(command, actor="reaction:rollouts")
+
+    async def fail(self, rollout_id: str, *verdicts: Verdict, detail: str) -> None:
+        """A verdict aborts the rollout."""
+        command = endpoint.AbortRollout(
+            rollout_id=rollout_id, reason="failed", detail=detail, verdicts=verdicts
+        )
+        await self.endpoint(command, actor="reaction:rollouts")
+
+    @property
+    def now(self) -> datetime:
+        """When the next command is taken."""
+        return BEGIN + self._count * STEP
+
     @property
     def usable(self) -> frozenset[str]:
         return self._routing.models["acme", "fraud"].usable
@@ -93,16 +142,12 @@ class Recorder:
     def resident(self) -> frozenset[str]:
         return self._routing.resident("acme", "fraud")
 
-    @property
-    def _now(self) -> datetime:
-        return BEGIN + self._count * STEP
-
     async def _do(
         self, decider: Decider[Any, Any], entity: EntityId, command: object, actor: str
     ) -> None:
         """Every command of a recording must have an effect."""
         metadata = Metadata(
-            command_id=uuid5(NAMESPACE, f"{self._name}/{self._count}"), time=self._now, actor=actor
+            command_id=uuid5(NAMESPACE, f"{self._name}/{self._count}"), time=self.now, actor=actor
         )
         self._count += 1
         outcome = await self._commands.handle(decider, entity, command, metadata=metadata)
@@ -125,3 +170,17 @@ class Recorder:
 
 def ref(version: str) -> VersionRef:
     return VersionRef("acme", "fraud", version)
+
+
+async def begin(record: Recorder) -> None:
+    """What every history begins with: the tenant, the model with its first version, a node."""
+    await record.tenant(tenant.CreateTenant(name="acme"))
+    await record.tenant(
+        tenant.IssueKey(key_id="k1", secret_sha256="0f" * 32, scopes=("operate", "read"))
+    )
+    await record.model(model.RegisterModel(name="fraud", description="Card fraud"))
+    await record.register("1.0.0", config={"answer": "genuine", "latency_ms": 5})
+    await record.node("node-1", node.Join(memory_budget_bytes=64 * MIB, runtimes=("echo",)))
+
+
+History: TypeAlias = Callable[[Recorder], Awaitable[None]]
