@@ -75,6 +75,16 @@ class _Routed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The bucket of the request's key, if it has one that counts."""
 
 
+class _Way:
+    """How far a request has come."""
+
+    __slots__ = ("attempts", "passage")
+
+    def __init__(self) -> None:
+        self.attempts = 0
+        self.passage: Passage | None = None
+
+
 class _Served(msgspec.Struct, frozen=True, kw_only=True):
     routed: _Routed
     passage: Passage
@@ -147,48 +157,54 @@ class Gateway:
         )
 
     async def _serve(self, request: _Request) -> _Served:
-        """Decide and execute until somebody serves it. The passage is left open."""
-        passage: Passage | None = None
-        attempts = 0
+        """The answer, its passage still open; without one the passage is ended here."""
+        way = _Way()
         try:
-            while True:
-                attempts += 1
-                routed = self._decide(request)
-                passage = self._windows.begin(
-                    routed.route, routed.decision, key=routed.key, after=passage
-                )
-                began = time.perf_counter()
-                try:
-                    executed = await self._attempt(
-                        ref_of(routed.route, routed.decision.version),
-                        _execution(request, left_s=request.deadline_s - (began - request.began)),
-                    )
-                    break
-                except NotServed:
-                    if not await _time_is_left(
-                        request.began, min(request.deadline_s, NOT_SERVED_SECONDS)
-                    ):
-                        raise
+            return await self._try(request, way)
         except InferenceFailed as failure:
-            if passage is not None:
-                failure.version = passage.version
-                passage.failed(code=failure.code)
+            if way.passage is not None:
+                failure.version = way.passage.version
+                way.passage.failed(code=failure.code)
             raise
         except Exception:
-            if passage is not None:
-                passage.failed(code=UNEXPECTED)
+            if way.passage is not None:
+                way.passage.failed(code=UNEXPECTED)
             raise
         except BaseException:  # nobody waits for the answer any more
-            if passage is not None:
-                passage.left()
+            if way.passage is not None:
+                way.passage.left()
             raise
-        return _Served(
-            routed=routed,
-            passage=passage,
-            executed=executed,
-            execution_ms=(time.perf_counter() - began) * 1_000,
-            attempts=attempts,
-        )
+
+    async def _try(self, request: _Request, way: _Way) -> _Served:
+        """Decide and execute until somebody serves it."""
+        while True:
+            routed = self._decide(request)
+            way.attempts += 1
+            way.passage = self._windows.begin(
+                routed.route, routed.decision, key=routed.key, after=way.passage
+            )
+            began = time.perf_counter()
+            execution = Execution(
+                inputs=request.inputs,
+                parameters=request.parameters,
+                timeout_s=request.deadline_s - (began - request.began),
+            )
+            try:
+                executed = await self._attempt(
+                    ref_of(routed.route, routed.decision.version), execution
+                )
+            except NotServed:
+                limit_s = min(request.deadline_s, NOT_SERVED_SECONDS)
+                if not await _time_is_left(request.began, limit_s):
+                    raise
+                continue
+            return _Served(
+                routed=routed,
+                passage=way.passage,
+                executed=executed,
+                execution_ms=(time.perf_counter() - began) * 1_000,
+                attempts=way.attempts,
+            )
 
     def _decide(self, request: _Request) -> _Routed:
         """By the table of this moment: a retry goes where the traffic goes by then."""
@@ -205,12 +221,11 @@ class Gateway:
             now_ms=now_ms,
             request_id=request.request_id,
         )
-        is_own = key is request.request_id
         return _Routed(
             route=route,
             decision=decision,
             receipt=receipt,
-            key=None if is_own else decision.bucket,
+            key=None if key is request.request_id else decision.bucket,
         )
 
     async def _attempt(self, ref: VersionRef, execution: Execution) -> Executed:
@@ -241,10 +256,6 @@ class Gateway:
     async def close(self) -> None:
         """Let mirrored requests go."""
         await self.shadows.close()
-
-
-def _execution(request: _Request, *, left_s: float) -> Execution:
-    return Execution(inputs=request.inputs, parameters=request.parameters, timeout_s=left_s)
 
 
 async def _time_is_left(began: float, limit_s: float) -> bool:

@@ -77,15 +77,16 @@ class _Series(Generic[_Child]):
     """A family's children by their labels; the least recently used go when there are too many."""
 
     def __init__(self, family: _Child) -> None:
-        self._family = family
+        self._family: _Child = family
         self._children: OrderedDict[tuple[str, ...], _Child] = OrderedDict()
 
     def __call__(self, *labels: str) -> _Child:
-        child = self._children.get(labels)
-        if child is not None:
+        known = self._children.get(labels)
+        if known is not None:
             self._children.move_to_end(labels)
-            return child
-        child = self._children[labels] = self._family.labels(*labels)
+            return known
+        child: _Child = self._family.labels(*labels)
+        self._children[labels] = child
         while len(self._children) > SERIES_MAX:
             oldest, _ = self._children.popitem(last=False)
             self._family.remove(*oldest)

@@ -14,7 +14,25 @@ from handlers.passages import Passage
 from handlers.routes import Route, route_after
 from handlers.traffic import Windows
 
+START: Final = 1_770_000_000
 BOTH: Final = Policy(split={"1.0.0": 95.0, "2.0.0": 5.0})
+
+
+class Seconds:
+    """A wall clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.at = START + 0.5
+
+    def __call__(self) -> float:
+        return self.at
+
+
+async def next_second(windows: Windows, clock: Seconds) -> None:
+    """The clock goes on, and the windows of the second before are published."""
+    clock.at = int(clock.at) + 1.5
+    windows._close_window()
+    await windows._publish()
 
 
 def after(before: Route | None, event: Event, *, position: Position, name: str = "chat") -> Route:

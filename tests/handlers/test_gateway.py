@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -12,116 +10,18 @@ import pytest_asyncio
 from engine.decisions import endpoint
 from engine.routing import open_receipt
 from events.catalogue.endpoints import Policy, Rule, When
-from events.catalogue.nodes import VersionRef
-from events.memory import MemoryLog
 from handlers import gateway as module
 from handlers.executions import (
     DeadlineExceeded,
     EndpointUnknown,
     Executed,
-    Execution,
+    InferenceFailed,
     NotServed,
     VersionFailed,
 )
-from handlers.gateway import Gateway, Inference
 from handlers.questions import Questions
-from handlers.traffic import Windows
+from tests.handlers.asking import SECRET, FakeExecutor, Held, Rig, answers, fails, is_late
 from tests.handlers.world import CHAT, World, eventually, opened
-
-SECRET = b"a secret of thirty-two bytes ...."
-SECONDS = 1_770_000_000.25
-LONG_SECONDS = 30.0
-
-Behaviour = Callable[[VersionRef, Execution], Awaitable[Executed]]
-
-
-class FakeExecutor:
-    """Does per version what the test says; serves nothing else."""
-
-    def __init__(self, **behaviours: Behaviour) -> None:
-        self.behaviours = dict(behaviours)
-        self.asked: list[str] = []
-        self.executions: list[Execution] = []
-
-    async def execute(self, wanted: VersionRef, execution: Execution) -> Executed:
-        self.asked.append(wanted.version)
-        self.executions.append(execution)
-        behaviour = self.behaviours.get(wanted.version)
-        if behaviour is None:
-            raise NotServed(f"no node serves {wanted}")
-        return await behaviour(wanted, execution)
-
-
-async def answers(wanted: VersionRef, execution: Execution) -> Executed:
-    return Executed(outputs={"by": wanted.version, "got": execution.inputs}, runtime_ms=1.0)
-
-
-async def fails(wanted: VersionRef, execution: Execution) -> Executed:
-    raise VersionFailed("boom")
-
-
-async def is_late(wanted: VersionRef, execution: Execution) -> Executed:
-    raise DeadlineExceeded("too late")
-
-
-class Counted(Windows):
-    """Windows that tell what they count."""
-
-    def __init__(self) -> None:
-        super().__init__(gateway="g1", log=MemoryLog(), clock=lambda: SECONDS)
-
-    @property
-    def outcomes(self) -> list[tuple[str, str]]:
-        """(version, `answered` or problem code) for each request of this second."""
-        found: list[tuple[str, str]] = []
-        for lane in self._due:
-            assert str(lane.entity) == "acme/traffic/chat"
-            for version, tally in lane.versions.items():
-                seen = tally.window()
-                failed = sum(seen.errors.values())
-                found += [(version, "answered")] * (seen.requests - failed)
-                found += [(version, code) for code, n in seen.errors.items() for _ in range(n)]
-        return found
-
-    @property
-    def under_way(self) -> dict[str, int]:
-        """Version -> requests in flight."""
-        return {version: count for _, version, count in self.in_flight() if count}
-
-
-class Rig:
-    """A gateway whose executors do as they are told."""
-
-    def __init__(self, world: World, *executors: Any) -> None:
-        self.world = world
-        self.windows = Counted()
-        self.gateway = Gateway(
-            routing=world.routing,
-            executors=executors,
-            windows=self.windows,
-            receipt_secret=SECRET,
-            clock=lambda: SECONDS,
-        )
-
-    async def infer(
-        self,
-        *,
-        endpoint: str = "chat",
-        key: str | None = "user-1",
-        deadline_s: float = LONG_SECONDS,
-        attributes: dict[str, str] | None = None,
-        request_id: str = "r1",
-    ) -> Inference:
-        return await self.gateway.infer(
-            "acme",
-            endpoint=endpoint,
-            inputs={"x": 1},
-            key=key,
-            attributes=attributes or {},
-            parameters={"p": 2},
-            request_id=request_id,
-            deadline_s=deadline_s,
-        )
 
 
 @pytest_asyncio.fixture
@@ -140,7 +40,7 @@ async def test_an_answer_says_who_gave_it_by_which_event_and_after_how_many_atte
     assert (done.version, done.attempts, done.request_id) == ("1.0.0", 1, "r1")
     assert done.position == world.routing.routes["acme", "chat"].table.position
     assert done.rule is None
-    assert rig.windows.outcomes == [("1.0.0", "answered")]
+    assert await rig.outcomes() == [("1.0.0", "answered")]
 
 
 async def test_a_request_gets_its_parameters_and_the_time_that_is_left(world: World):
@@ -159,7 +59,7 @@ async def test_a_request_nobody_serves_is_tried_until_somebody_does(world: World
     executor.behaviours["1.0.0"] = answers
     done = await request
     assert done.attempts == len(executor.asked) >= 4
-    assert rig.windows.outcomes == [("1.0.0", "answered")]
+    assert await rig.outcomes() == [("1.0.0", "answered")]
 
 
 async def test_a_retry_goes_by_the_table_of_that_moment(world: World):
@@ -171,7 +71,7 @@ async def test_a_retry_goes_by_the_table_of_that_moment(world: World):
     done = await request
     assert (done.version, done.position) == ("2.0.0", moved)
     assert open_receipt(done.receipt, SECRET).version == "2.0.0"
-    assert rig.windows.outcomes == [("2.0.0", "answered")]
+    assert await rig.outcomes() == [("2.0.0", "answered")]
 
 
 async def test_a_retry_keeps_its_bucket_when_the_request_has_no_key(world: World):
@@ -193,7 +93,7 @@ async def test_a_request_nobody_comes_to_serve_fails_at_its_deadline(world: Worl
     assert failed.value.code == "unavailable"
     assert len(executor.asked) > 1
     assert all(execution.timeout_s > 0 for execution in executor.executions)
-    assert rig.windows.outcomes == [("1.0.0", "unavailable")]
+    assert await rig.outcomes() == [("1.0.0", "unavailable")]
 
 
 async def test_a_request_nobody_comes_to_serve_fails_before_a_deadline_far_away(
@@ -203,7 +103,7 @@ async def test_a_request_nobody_comes_to_serve_fails_before_a_deadline_far_away(
     rig = Rig(world, FakeExecutor())
     with pytest.raises(NotServed):
         await rig.infer(deadline_s=3_600)
-    assert rig.windows.outcomes == [("1.0.0", "unavailable")]
+    assert await rig.outcomes() == [("1.0.0", "unavailable")]
 
 
 @pytest.mark.parametrize(
@@ -215,14 +115,14 @@ async def test_a_version_that_began_is_not_asked_again(world: World, behaviour, 
     with pytest.raises(error):
         await rig.infer()
     assert executor.asked == ["1.0.0"]
-    assert rig.windows.outcomes == [("1.0.0", error.code)]
+    assert await rig.outcomes() == [("1.0.0", error.code)]
 
 
 async def test_an_endpoint_that_does_not_exist_is_nobodys_traffic(world: World):
     rig = Rig(world, FakeExecutor(**{"1.0.0": answers}))
     with pytest.raises(EndpointUnknown):
         await rig.infer(endpoint="none")
-    assert rig.windows.outcomes == []
+    assert await rig.outcomes() == []
 
 
 async def test_this_process_is_preferred_and_the_bus_is_the_fallback(world: World):
@@ -234,7 +134,7 @@ async def test_this_process_is_preferred_and_the_bus_is_the_fallback(world: Worl
     done = await rig.infer()
     assert remote.asked == ["1.0.0"]
     assert done.attempts == 1
-    assert rig.windows.outcomes == [("1.0.0", "answered")] * 2
+    assert await rig.outcomes() == [("1.0.0", "answered")] * 2
 
 
 async def test_a_version_that_fails_in_this_process_is_not_tried_on_the_bus(world: World):
@@ -265,7 +165,7 @@ async def test_receipts_of_all_answers_verify_and_explain_themselves(world: Worl
         said = open_receipt(done.receipt, SECRET)
         assert (said.tenant, said.endpoint, said.request_id) == ("acme", "chat", f"r{number}")
         assert (said.version, said.position, said.rule) == (done.version, done.position, done.rule)
-        assert said.time_ms == int(SECONDS * 1_000)
+        assert said.time_ms == int(rig.clock() * 1_000)
         explained = await questions.explain_receipt("acme", receipt=done.receipt)
         assert explained.valid
         assert explained.version == done.version == done.outputs["by"]
@@ -279,3 +179,113 @@ async def test_a_rollback_takes_the_next_request_back(world: World):
     assert (await rig.infer()).version == "2.0.0"
     await world.do(CHAT, endpoint.RollBack())
     assert (await rig.infer()).version == "1.0.0"
+
+
+async def test_a_request_is_in_flight_until_it_is_answered(world: World):
+    version = Held()
+    rig = Rig(world, FakeExecutor(**{"1.0.0": version}))
+    request = asyncio.create_task(rig.infer())
+    await eventually(lambda: version.begun == 1)
+    assert rig.under_way() == {"1.0.0": 1}
+    [window] = await rig.next_second()
+    assert (window.versions["1.0.0"].requests, window.versions["1.0.0"].in_flight) == (0, 1)
+    version.let.set()
+    await request
+    assert rig.under_way() == {}
+    [window] = await rig.next_second()
+    assert (window.versions["1.0.0"].requests, window.versions["1.0.0"].in_flight) == (1, 0)
+    assert await rig.next_second() == []
+
+
+async def test_a_request_whose_client_goes_away_is_no_longer_in_flight_and_no_failure(world: World):
+    version = Held()
+    rig = Rig(world, FakeExecutor(**{"1.0.0": version}))
+    request = asyncio.create_task(rig.infer())
+    await eventually(lambda: version.begun == 1)
+    request.cancel()
+    await asyncio.wait([request])
+    assert request.cancelled()
+    assert rig.under_way() == {}
+    assert await rig.outcomes() == []
+    assert await rig.next_second() == []
+
+
+async def test_a_client_that_goes_away_between_two_attempts_leaves_nothing_in_flight(world: World):
+    executor = FakeExecutor()
+    rig = Rig(world, executor)
+    request = asyncio.create_task(rig.infer())
+    await eventually(lambda: len(executor.asked) >= 2)
+    assert rig.under_way() == {"1.0.0": 1}
+    request.cancel()
+    await asyncio.wait([request])
+    assert rig.under_way() == {}
+
+
+async def test_a_failure_nobody_thought_of_is_counted_as_one(world: World):
+    async def breaks(*_: object) -> Executed:
+        raise LookupError("a fault in the gateway")
+
+    rig = Rig(world, FakeExecutor(**{"1.0.0": breaks}))
+    with pytest.raises(LookupError):
+        await rig.infer()
+    assert rig.under_way() == {}
+    assert await rig.outcomes() == [("1.0.0", "internal")]
+
+
+@pytest.mark.parametrize("behaviour", [fails, is_late, None])
+async def test_a_failure_names_the_version_that_was_chosen(world: World, behaviour):
+    behaviours = {} if behaviour is None else {"1.0.0": behaviour}
+    with pytest.raises(InferenceFailed) as failed:
+        await Rig(world, FakeExecutor(**behaviours)).infer(deadline_s=0.05)
+    assert failed.value.version == "1.0.0"
+
+
+@pytest.mark.parametrize("key", ["user-1", None])
+async def test_a_request_that_is_tried_often_is_one_unit(world: World, key: str | None):
+    await world.set_policy(Policy(split={"1.0.0": 1.0, "2.0.0": 1.0}))
+    executor = FakeExecutor()
+    rig = Rig(world, executor)
+    request = asyncio.create_task(rig.infer(key=key))
+    await eventually(lambda: len(executor.asked) >= 5)
+    executor.behaviours = {"1.0.0": answers, "2.0.0": answers}
+    done = await request
+    assert done.attempts >= 5
+    [window] = await rig.next_second()
+    assert window.versions[done.version].requests == 1
+    assert window.versions[done.version].units.seen == 1
+
+
+async def test_a_key_that_comes_again_is_no_new_unit_and_a_request_without_one_always_is(
+    world: World,
+):
+    await world.set_policy(Policy(split={"1.0.0": 1.0, "2.0.0": 1.0}))
+    rig = Rig(world, FakeExecutor(**{"1.0.0": answers, "2.0.0": answers}))
+    for number in range(4):
+        await rig.infer(key="user-1", request_id=f"a{number}")
+        await rig.infer(key=None, request_id=f"b{number}")
+    [window] = await rig.next_second()
+    assert sum(seen.requests for seen in window.versions.values()) == 8
+    assert sum(seen.units.seen for seen in window.versions.values()) == 1 + 4
+
+
+async def test_keys_do_not_count_under_a_policy_that_takes_no_notice_of_them(world: World):
+    await world.set_policy(Policy(split={"1.0.0": 1.0, "2.0.0": 1.0}, sticky=False))
+    rig = Rig(world, FakeExecutor(**{"1.0.0": answers, "2.0.0": answers}))
+    for number in range(4):
+        await rig.infer(key="user-1", request_id=f"r{number}")
+    [window] = await rig.next_second()
+    assert sum(seen.units.seen for seen in window.versions.values()) == 4
+
+
+async def test_a_retry_after_a_new_policy_counts_under_that_policy(world: World):
+    executor = FakeExecutor(**{"2.0.0": answers})
+    rig = Rig(world, executor)
+    request = asyncio.create_task(rig.infer())
+    await eventually(lambda: "1.0.0" in executor.asked)
+    moved = await world.move("2.0.0", "s1")
+    await request
+    assert rig.under_way() == {}
+    before, after = await rig.next_second()
+    assert (before.versions["1.0.0"].requests, before.versions["1.0.0"].in_flight) == (0, 0)
+    assert after.policy == moved
+    assert after.versions["2.0.0"].requests == 1

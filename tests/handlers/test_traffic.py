@@ -11,29 +11,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from events import AppendOutcomeUnknown, LogUnavailable
+from events.catalogue.endpoints import AlertRaised, Policy
 from events.catalogue.traffic import LatencySketch, WindowObserved
 from events.errors import EventTooLarge
 from events.log import ALL_TRAFFIC
 from events.memory import MemoryLog
-from handlers import traffic
+from handlers import totals, traffic
 from handlers.passages import Passage
 from handlers.routes import Route
 from handlers.tallies import RELATIVE_ACCURACY, VersionTally, latency_sketch
+from handlers.totals import LATENCY_SECONDS
 from handlers.traffic import Windows
-from tests.handlers.passing import CHAT_ROUTE, begun, route
+from tests.handlers.passing import (
+    CHAT_ROUTE,
+    START,
+    Seconds,
+    after,
+    begun,
+    next_second,
+    route,
+    with_policy,
+)
 from tests.handlers.world import eventually, running
-
-START = 1_770_000_000
-
-
-class Seconds:
-    """A wall clock that a test moves."""
-
-    def __init__(self) -> None:
-        self.at = START + 0.5
-
-    def __call__(self) -> float:
-        return self.at
 
 
 class Log(MemoryLog):
@@ -75,10 +74,7 @@ class Rig:
         self.begin(**said).failed(code=code)
 
     async def next_second(self) -> None:
-        """The clock goes on and the window of the second before is closed."""
-        self.clock.at = int(self.clock.at) + 1.5
-        self.windows._close_window()
-        await self.windows._publish()
+        await next_second(self.windows, self.clock)
 
     def written(self) -> list[WindowObserved]:
         found = [recorded.event for recorded in self.log._recorded]
@@ -307,3 +303,114 @@ async def test_traffic_is_read_by_its_own_pattern():
     async for recorded in rig.log.subscribe(ALL_TRAFFIC):
         assert recorded.actor == "gateway:g1"
         break
+
+
+async def test_a_second_in_which_the_policy_changed_has_a_window_for_each():
+    rig = Rig()
+    rig.answer()
+    changed = with_policy(CHAT_ROUTE, Policy(split={"2.0.0": 1.0}), position=9)
+    rig.answer(at=changed, version="2.0.0")
+    rig.answer(at=changed, version="2.0.0")
+    await rig.next_second()
+    counted = {window.policy: window.versions for window in rig.written()}
+    assert {window.start for window in rig.written()} == {datetime.fromtimestamp(START, UTC)}
+    assert {policy: list(versions) for policy, versions in counted.items()} == {
+        1: ["1.0.0"],
+        9: ["2.0.0"],
+    }
+    assert (counted[1]["1.0.0"].requests, counted[9]["2.0.0"].requests) == (1, 2)
+
+
+async def test_a_request_counts_under_the_policy_that_routed_it_however_late_it_ends():
+    rig = Rig()
+    late = rig.begin()
+    changed = with_policy(CHAT_ROUTE, Policy(split={"2.0.0": 1.0}), position=9)
+    rig.answer(at=changed, version="2.0.0")
+    await rig.next_second()
+    late.answered(latency_ms=1_000.0)
+    await rig.next_second()
+    told = [
+        (int(window.start.timestamp()) - START, window.policy, version, seen.requests)
+        for window in rig.written()
+        for version, seen in window.versions.items()
+    ]
+    assert sorted(told) == [(0, 1, "1.0.0", 0), (0, 9, "2.0.0", 1), (1, 1, "1.0.0", 1)]
+
+
+async def test_an_event_that_leaves_the_policy_leaves_the_window():
+    rig = Rig()
+    rig.answer()
+    alerted = after(
+        CHAT_ROUTE, AlertRaised(alert_id="a1", kind="manual", severity="warning"), position=9
+    )
+    rig.answer(at=alerted)
+    await rig.next_second()
+    [window] = rig.written()
+    assert (window.policy, window.versions["1.0.0"].requests) == (1, 2)
+
+
+async def test_requests_that_nobody_answers_leave_a_window_every_second_until_they_end():
+    rig = Rig()
+    stuck = [rig.begin(), rig.begin()]
+    await rig.next_second()
+    await rig.next_second()
+    stuck.pop().failed(code="timeout")
+    await rig.next_second()
+    stuck.pop().left()
+    await rig.next_second()
+    await rig.next_second()
+    told = [(w.versions["1.0.0"].requests, w.versions["1.0.0"].in_flight) for w in rig.written()]
+    assert told == [(0, 2), (0, 2), (1, 1), (0, 0)], "the last one says that nobody waits"
+
+
+async def test_a_request_that_begins_and_is_left_in_one_second_is_no_request():
+    rig = Rig()
+    rig.begin().left()
+    await rig.next_second()
+    [window] = rig.written()
+    assert (window.versions["1.0.0"].requests, window.versions["1.0.0"].in_flight) == (0, 0)
+    await rig.next_second()
+    assert len(rig.written()) == 1
+
+
+async def test_what_is_in_flight_is_told_per_version():
+    rig = Rig()
+    rig.begin()
+    rig.begin(version="2.0.0")
+    changed = with_policy(CHAT_ROUTE, Policy(split={"2.0.0": 1.0}), position=9)
+    rig.begin(changed, version="2.0.0")
+    await rig.next_second()
+    told = {
+        (window.policy, version): seen.in_flight
+        for window in rig.written()
+        for version, seen in window.versions.items()
+    }
+    assert told == {(1, "1.0.0"): 1, (1, "2.0.0"): 1, (9, "2.0.0"): 1}
+
+
+async def test_the_sums_are_those_of_the_windows():
+    rig = Rig()
+    for latency_ms in (0.0, 0.4, 3.0, 3.0, 70_000.0):
+        rig.answer(latency_ms)
+        await rig.next_second()
+    rig.fail("timeout")
+    await rig.next_second()
+    total = rig.windows.totals.versions["acme", "chat", "1.0.0"]
+    assert total.latencies.sum_s == pytest.approx(70.0064)
+    by_bound = dict(zip((*LATENCY_SECONDS, None), total.latencies.counts, strict=True))
+    assert {bound: count for bound, count in by_bound.items() if count} == {
+        0.001: 2,
+        0.005: 2,
+        None: 1,
+    }
+
+
+async def test_of_too_many_versions_those_without_traffic_are_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(totals, "TOTALS_MAX", 2)
+    rig = Rig()
+    for version in ("1.0.0", "2.0.0", "1.0.0", "3.0.0"):
+        rig.answer(version=version)
+        await rig.next_second()
+    assert [version for _, _, version in rig.windows.totals.versions] == ["1.0.0", "3.0.0"]
