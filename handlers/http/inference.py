@@ -14,10 +14,11 @@ from handlers.http.access import needs
 from handlers.http.call import POSITION_HEADER, Call
 from handlers.http.parameters import Name
 from handlers.http.ports import Inference
+from handlers.http.problems import VERSION_HEADER
 
 INFERENCE_HEADERS: Final = (
     "Switchback-Request-Id",
-    "Switchback-Version",
+    VERSION_HEADER,
     POSITION_HEADER,
     "Switchback-Receipt",
     "Switchback-Rule",

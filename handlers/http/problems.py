@@ -17,11 +17,13 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, MethodNotAllowedException, ValidationException
 
 from events import errors as log_errors
+from handlers.executions import InferenceFailed
 from projections import errors as read_errors
 
 _log = structlog.get_logger(__name__)
 
 MEDIA_TYPE: Final = "application/problem+json"
+VERSION_HEADER: Final = "Switchback-Version"
 RETRY_AFTER_S: Final = 1
 """How long a client should wait when nothing better is known."""
 
@@ -127,10 +129,13 @@ def _headers(error: Exception, code: str) -> dict[str, str]:
         return {"Allow": (error.headers or {}).get("allow", "")}
     if code == "unauthenticated":
         return {"WWW-Authenticate": "Bearer"}
+    headers = {}
     if code in _COMES_BACK:
         wait_s = getattr(error, "retry_after_s", None) or RETRY_AFTER_S
-        return {"Retry-After": str(max(1, round(wait_s + 0.5)))}
-    return {}
+        headers["Retry-After"] = str(max(1, round(wait_s + 0.5)))
+    if isinstance(error, InferenceFailed) and error.version:
+        headers[VERSION_HEADER] = error.version
+    return headers
 
 
 def _classify(error: Exception) -> tuple[str, str, Mapping[str, str] | None]:

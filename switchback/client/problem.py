@@ -24,7 +24,9 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
 class Problem(Exception):
     """The request was refused or failed. `code` is one of the contract's."""
 
-    def __init__(self, document: Document, *, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, document: Document, *, retry_after_s: float | None = None, version: str = ""
+    ) -> None:
         super().__init__(f"{document.code}: {document.detail or document.title}")
         self.code = document.code
         self.status = document.status
@@ -33,6 +35,8 @@ class Problem(Exception):
         """Path of a wrong member -> what is wrong with it; only of `invalid`."""
         self.retry_after_s = retry_after_s
         """When to come back, if the server said so; seconds from now."""
+        self.version = version
+        """Of an inference: the version that was to answer it, as far as one was chosen."""
 
 
 def problem_in(response: httpx.Response) -> Problem:
@@ -45,7 +49,11 @@ def problem_in(response: httpx.Response) -> Problem:
     except msgspec.MsgspecError:
         text = response.text[:_TEXT_CHARS_MAX]
         document = Document(code="unknown", status=response.status_code, detail=text)
-    return Problem(document, retry_after_s=_retry_after(response))
+    return Problem(
+        document,
+        retry_after_s=_retry_after(response),
+        version=response.headers.get("Switchback-Version", ""),
+    )
 
 
 def _retry_after(response: httpx.Response) -> float | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from uuid import UUID
 
 import httpx
+import msgspec
 import pytest
 
 from switchback.client import Client, Credentials, CredentialsMissing, Problem
@@ -124,6 +125,14 @@ async def test_an_inference_carries_its_proof(client: Client, gateway: Gateway) 
     assert (answer.outputs, answer.version, answer.receipt) == ({"label": 7}, "2.0.0", "r")
     assert (answer.position, answer.rule, answer.overhead_ms, answer.attempts) == (12, None, 0.5, 2)
     assert client.min_position == 0
+
+
+async def test_a_failed_inference_names_its_version(client: Client, gateway: Gateway) -> None:
+    failure = problem("runtime_failed", 502)
+    gateway.will(msgspec.structs.replace(failure, headers={"Switchback-Version": "2.0.0"}))
+    with pytest.raises(Problem) as raised:
+        await client.infer("chat", [1])
+    assert raised.value.version == "2.0.0"
 
 
 async def test_a_read_waits_for_the_commands_that_were_answered_before(

@@ -22,6 +22,7 @@ from events.errors import (
     WrongExpectedPosition,
 )
 from events.event import EntityId
+from handlers.executions import EndpointUnknown, InferenceFailed, NotServed, VersionFailed
 from handlers.http.bodies import NESTING_LEVELS_MAX, check_storable
 from handlers.http.problems import STATUS, Rejected, problem_of
 from projections.errors import DatabaseTimeout, DatabaseUnavailable, StalePosition
@@ -253,6 +254,21 @@ def test_every_error_of_the_house_has_its_code(error: Exception, code: str) -> N
     problem, headers = problem_of(error)
     assert (problem.code, problem.status) == (code, STATUS[code])
     assert ("Retry-After" in headers) == (code in ("unavailable", "overloaded"))
+
+
+@pytest.mark.parametrize(
+    ("failed", "version", "headers"),
+    [
+        (VersionFailed("it failed"), "2.0.0", {"Switchback-Version": "2.0.0"}),
+        (NotServed("nobody"), "2.0.0", {"Switchback-Version": "2.0.0", "Retry-After": "2"}),
+        (EndpointUnknown("no endpoint"), "", {}),
+    ],
+)
+def test_a_failed_inference_names_the_version_that_was_chosen_for_it(
+    failed: InferenceFailed, version: str, headers: dict[str, str]
+) -> None:
+    failed.version = version
+    assert problem_of(failed)[1] == headers
 
 
 @settings(max_examples=200)
