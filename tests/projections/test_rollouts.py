@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 import msgspec
 import pytest
 
-from engine.decisions import endpoint as decisions
-from events import Event, Position, Recorded
+from events import Event, Position
 from events.catalogue.endpoints import EndpointCreated, PolicySet
 from events.memory import MemoryLog
 from projections import Pool, Queries
-from projections.results import Endpoint, Rollout, RolloutSummary
-from projections.tables import endpoints, rollouts
+from projections.results import Endpoint, Rollout
 from projections.verify import verify
-from projections.working import WorkingSet
 from tests.projections.history import (
     CHAT,
-    START,
     Writer,
     all_to,
     life,
@@ -32,10 +26,8 @@ from tests.projections.project import contents, events_of, project
 from tests.projections.rollouts import (
     ANALYSIS,
     BAD,
-    COMPLETED,
     FAILED,
     GOOD,
-    PAUSED,
     STEPS,
     UNSURE,
     aborted,
@@ -298,61 +290,6 @@ async def test_equal_ids_of_two_tenants_are_two_rollouts(pool: Pool, queries: Qu
         page = await queries.rollouts.list(tenant, "chat")
         assert [(rollout.id, rollout.state) for rollout in page.items] == expected
     assert all(report.ok for report in await verify(log=log, pool=pool))
-
-
-STORIES: dict[str, Sequence[Sequence[Event]]] = {
-    "failed": FAILED,
-    "paused": PAUSED,
-    "completed": COMPLETED,
-    "superseded": (*PAUSED, [aborted("r2", 0, "superseded"), PolicySet(policy=all_to("2.0.0"))]),
-}
-
-
-@pytest.mark.parametrize("name", STORIES)
-def test_tables_say_what_decisions_are_made_on(name: str) -> None:
-    """Two folds of the same events: the rows that are read, and the state that is decided on."""
-    rows, state = WorkingSet(), None
-    events = [CREATED, *(event for command in STORIES[name] for event in command)]
-    for position, event in enumerate(events, start=1):
-        state = decisions.DECIDER.evolve(state, event)
-        for projection in (endpoints.PROJECTION, rollouts.PROJECTION):
-            projection.fold(rows, recorded(event, position))
-        assert state is not None
-        assert told_by(rows) == told_by_state(state)
-
-
-def told_by(rows: WorkingSet) -> tuple[Any, ...]:
-    """What the tables say of the endpoint; both say the same of its rollout."""
-    row = rows[endpoints.ENDPOINTS].get(("acme", "chat"))
-    assert row is not None
-    live = row.rollout
-    if live is None:
-        return row.policy, row.active, row.previous, None
-    kept = rows[rollouts.ROLLOUTS].get(("acme", "chat", live.id))
-    assert msgspec.convert(kept, RolloutSummary, from_attributes=True) == live
-    assert kept is not None
-    rollout = (live.id, live.candidate, live.step, live.weight, live.steps, kept.held_reason)
-    return row.policy, row.active, row.previous, rollout
-
-
-def told_by_state(state: Any) -> tuple[Any, ...]:
-    live = state.rollout
-    if live is None:
-        return state.policy, state.active, state.previous, None
-    rollout = (live.rollout_id, live.candidate, live.step, live.weight, live.steps, live.held)
-    return state.policy, state.active, state.previous, rollout
-
-
-def recorded(event: Event, position: Position) -> Recorded:
-    return Recorded(
-        position=position,
-        entity=CHAT,
-        event=event,
-        id=UUID(int=position),
-        time=START + timedelta(seconds=position),
-        actor="key:k1",
-        correlation_id="c1",
-    )
 
 
 def summary(endpoint: Endpoint) -> tuple[Any, ...]:
