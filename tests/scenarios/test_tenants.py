@@ -35,8 +35,9 @@ SEEN = {
     "node": "local",
     "entity": "endpoint/e",
 }
-NOWHERE = dict.fromkeys(SEEN, "nowhere")
-QUERIES = {"explain": "?key=k", "stream": "?after=0"}
+"""The names of what both have; a rollout's id is made up, and each party's own."""
+NOWHERE = dict.fromkeys([*SEEN, "rollout"], "nowhere")
+QUERIES = {"explain": "?key=k", "stream": "?after=0", "compare": "?baseline=2.0.0"}
 
 
 class Party(httpx.AsyncClient):
@@ -46,6 +47,7 @@ class Party(httpx.AsyncClient):
         headers = {"Authorization": f"Bearer {key}"}
         super().__init__(base_url=system.url + API, headers=headers)
         self.tenant = tenant
+        self.names = {**SEEN, "rollout": "none-yet"}
 
     async def json(self, method: str, path: str, body: Any = None) -> Any:
         response = await self.request(method, path, json=body)
@@ -87,6 +89,10 @@ async def furnish(party: Party) -> None:
     await party.json("PUT", "/endpoints/e", {"model": "m", "version": "1.0.0"})
     alert = {"kind": "k", "severity": "warning", "detail": secret}
     await party.json("POST", "/endpoints/e/alerts", alert)
+    rollout = await party.json("POST", "/endpoints/e/rollouts", {"to": "2.0.0"})
+    ending = f"/endpoints/e/rollouts/{rollout['id']}/abort"
+    await party.json("POST", ending, {"reason": secret})
+    party.names["rollout"] = rollout["id"]
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -126,7 +132,8 @@ NAMED_READS = [r for r in READS if "{tenant}" in r.path]
 @by(OWN_READS)
 async def test_a_tenant_reads_only_its_own(parties: Parties, route: Route):
     for tenant, other in (TENANTS, TENANTS[::-1]):
-        answer = await parties.of[tenant].get(path_of(route, tenant, SEEN))
+        party = parties.of[tenant]
+        answer = await party.get(path_of(route, tenant, party.names))
         assert answer.status_code == 200, answer.text
         assert other not in answer.text
 
@@ -136,7 +143,7 @@ async def test_naming_ones_own_tenant_reads_the_same_and_so_does_an_administrato
     parties: Parties, route: Route
 ):
     for tenant in TENANTS:
-        path = path_of(route, tenant, SEEN)
+        path = path_of(route, tenant, parties.of[tenant].names)
         seen = await parties.admin.get(path)
         assert seen.status_code == 200, seen.text
         if route.access == "read":
@@ -154,10 +161,10 @@ async def test_another_tenant_is_forbidden_whether_or_not_anything_is_there(
     body = {"version": "1.0.0"} if route.method != "GET" else None
     answers = set()
     for tenant, names in (
-        ("globex", SEEN),
+        ("globex", parties.of["globex"].names),
         ("globex", NOWHERE),
-        ("nowhere", SEEN),
-        ("system", SEEN),
+        ("nowhere", parties.of["globex"].names),
+        ("system", parties.of["globex"].names),
     ):
         path = path_of(route, tenant, names)
         answer = await parties.of["acme"].request(route.method, path, json=body)
@@ -170,6 +177,8 @@ async def test_another_tenant_is_forbidden_whether_or_not_anything_is_there(
 @by(GUARDED)
 async def test_a_scope_opens_its_routes_and_no_others(parties: Parties, route: Route):
     path = path_of(route, "acme", NOWHERE)
+    if not route.path.startswith(API):
+        path = parties.system.url + path
     for scope in SCOPES:
         if scope == "admin":
             continue
@@ -200,7 +209,7 @@ async def test_a_tenant_that_does_not_exist_is_not_found_by_an_administrator(
     parties: Parties, route: Route
 ):
     before = await parties.position()
-    answer = await parties.admin.request(route.method, path_of(route, "nowhere", SEEN))
+    answer = await parties.admin.request(route.method, path_of(route, "nowhere", NOWHERE))
     assert "nowhere" in problem_in(answer, "not_found")["detail"]
     assert await parties.position() == before
 
