@@ -66,6 +66,37 @@ class AssignmentTest:
         return exp(min(log_mean_exp(self._logs), LOG_E_MAX))
 
 
+class GatewayTests:
+    """A test for each gateway, and the mean of their evidence.
+
+    Gateways count keys apart. A key whose requests go to several of them is counted by each, always
+    in the same arm, so their counts must not be multiplied; the mean of evidence is evidence
+    whether keys stay with a gateway or not. With one gateway it is that gateway's test.
+    """
+
+    __slots__ = ("_odds", "_tests", "peak")
+
+    def __init__(self, *, odds: tuple[float, ...] = HARM_ODDS) -> None:
+        self._odds = odds
+        self._tests: dict[str, AssignmentTest] = {}
+        self.peak = 1.0
+
+    def observe(self, gateway: str, share: float, *, in_baseline: int, in_candidate: int) -> None:
+        """As `AssignmentTest.observe`."""
+        test = self._tests.get(gateway)
+        if test is None:
+            test = self._tests[gateway] = AssignmentTest(odds=self._odds)
+        test.observe(share, in_baseline=in_baseline, in_candidate=in_candidate)
+        if in_baseline or in_candidate:
+            self.peak = max(self.peak, self.e_value)
+
+    @property
+    def e_value(self) -> float:
+        if not self._tests:
+            return 1.0
+        return sum(test.e_value for test in self._tests.values()) / len(self._tests)
+
+
 def log_mean_exp(logs: list[float]) -> float:
     """The logarithm of the mean of numbers given by their logarithms."""
     largest = max(logs)

@@ -82,6 +82,7 @@ class Evidence:
             return
         step, share = entered
         observed = Observed(
+            window.gateway,
             step,
             share,
             window.versions.get(self._baseline, NO_REQUESTS),

@@ -18,6 +18,7 @@ NO_COPIES: Final = ShadowWindow(mirrored=0)
 class Observed(msgspec.Struct, frozen=True):
     """What a window says about the two versions of a rollout."""
 
+    gateway: str
     step: int
     share: float
     """The candidate's, 0 to 1, by the policy these requests were routed by."""

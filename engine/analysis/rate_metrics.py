@@ -1,7 +1,7 @@
 """Failure-like metrics of a rollout: error rate, time-outs, latency over an objective.
 
 Two questions, answered by different counts. *Is the candidate worse?* The arms of failing keys over
-all steps say it, at each key's share, whatever the rates do: `AssignmentTest`. *Is it good enough
+all steps say it, at each key's share, whatever the rates do: `GatewayTests`. *Is it good enough
 to go on?* The rates of requests in the current step say it, where shares are constant, so that a
 drift of the rate cannot look like a difference: the interval of the difference lies below a margin.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Final
 
-from engine.analysis.assignment import AssignmentTest
+from engine.analysis.assignment import GatewayTests
 from engine.analysis.counts import NOTHING, Count, Metric, rate_interval
 from engine.analysis.looking import Look, Observed, Outcome, not_judged, shortage
 from events.catalogue.endpoints import Verdict
@@ -28,7 +28,7 @@ class RateMetric:
         self._metric = metric
         self._alpha = alpha
         self._margin = margin
-        self._harm = AssignmentTest()
+        self._harm = GatewayTests()
         self._baseline: defaultdict[int, Count] = defaultdict(Count)
         self._candidate: defaultdict[int, Count] = defaultdict(Count)
         self._totals = (NOTHING, NOTHING)
@@ -39,6 +39,7 @@ class RateMetric:
         self._candidate[observed.step] += candidate
         self._totals = (self._totals[0] + baseline, self._totals[1] + candidate)
         self._harm.observe(
+            observed.gateway,
             observed.share,
             in_baseline=baseline.failing_keys,
             in_candidate=candidate.failing_keys,

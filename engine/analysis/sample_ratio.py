@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from engine.analysis.assignment import MISMATCH_ODDS, AssignmentTest
+from engine.analysis.assignment import MISMATCH_ODDS, GatewayTests
 from engine.analysis.looking import Look, Observed, Outcome
 from events.catalogue.endpoints import Verdict
 
@@ -20,7 +20,7 @@ class SampleRatio:
     """Never fails a candidate: while it alarms, nothing passes."""
 
     def __init__(self) -> None:
-        self._test = AssignmentTest(odds=MISMATCH_ODDS)
+        self._test = GatewayTests(odds=MISMATCH_ODDS)
         self._baseline = 0
         self._candidate = 0
         self._expected = 0.0
@@ -30,7 +30,9 @@ class SampleRatio:
         self._baseline += baseline
         self._candidate += candidate
         self._expected += observed.share * (baseline + candidate)
-        self._test.observe(observed.share, in_baseline=baseline, in_candidate=candidate)
+        self._test.observe(
+            observed.gateway, observed.share, in_baseline=baseline, in_candidate=candidate
+        )
 
     def verdict(self, look: Look) -> Verdict:
         seen = self._baseline + self._candidate
