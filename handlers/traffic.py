@@ -27,7 +27,7 @@ from handlers.passages import Passage
 from handlers.routes import Route
 from handlers.tallies import Lane
 from handlers.totals import Totals
-from handlers.units import Keys, sharing_of, slow_after_ms
+from handlers.units import Keys, Room, Sharing, sharing_of, slow_after_ms
 
 _log = structlog.get_logger(__name__)
 
@@ -55,6 +55,7 @@ class Windows:
         """Endpoint -> the lane of its newest policy that a request came by."""
         self._due: list[Lane] = []
         """With something to tell about this second, older policies' among them."""
+        self._room = Room()
         self._waiting: OrderedDict[UUID, _Closed] = OrderedDict()
         """Windows that are not known to be on the log, by their command's id, oldest first."""
         self._closed = asyncio.Event()
@@ -114,22 +115,24 @@ class Windows:
             await self._publish()
 
     def _turn(self, route: Route, before: Lane | None) -> Lane:
-        """The lane of another policy. Keys are forgotten when other versions share the endpoint."""
-        sharing = sharing_of(route)
-        keys = None if before is None else before.keys
-        if sharing is None:
-            keys = None
-        elif keys is None or keys.sharing != sharing:
-            keys = Keys(sharing)
+        """The lane of another policy."""
         lane = Lane(
             EntityId(route.entity.tenant, "traffic", route.entity.id),
             route.table,
-            keys=keys,
+            keys=self._keys(sharing_of(route), None if before is None else before.keys),
             slow_after_ms=slow_after_ms(route),
             due=self._due,
         )
         self._lanes[route.entity] = lane
         return lane
+
+    def _keys(self, sharing: Sharing | None, before: Keys | None) -> Keys | None:
+        """They are forgotten when others come to share the endpoint."""
+        if before is not None:
+            if before.sharing == sharing:
+                return before
+            before.retire()
+        return None if sharing is None else Keys(sharing, self._room)
 
     def _close_window(self) -> None:
         start = datetime.fromtimestamp(self._second, UTC)

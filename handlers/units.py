@@ -17,8 +17,11 @@ from events.catalogue.traffic import Units
 from handlers.routes import Route
 
 UNIT_KEYS_MAX: Final = 1_000_000
-"""Keys of one endpoint that are told apart, at 60 to 100 bytes each. Later ones are not counted as
-units at all, neither seen nor failed; how many requests that left out is counted."""
+"""Keys of one endpoint that are told apart, at 65 bytes each (measured), and as much again for each
+kind of failure. Later ones are not counted as units at all, neither seen nor failed; how many
+requests that left out is counted."""
+UNIT_KEYS_TOTAL_MAX: Final = 4_000_000
+"""Of all endpoints of a gateway together."""
 
 Sharing: TypeAlias = tuple[str, tuple[str, ...]]
 """The id of the live rollout, if there is one, and the versions that take traffic."""
@@ -41,16 +44,26 @@ class UnitTally:
         return Units(seen=self.seen, errors=self.errors, timeouts=self.timeouts, slow=self.slow)
 
 
+class Room:
+    """How many keys are remembered, over all endpoints."""
+
+    __slots__ = ("taken",)
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+
 class Keys:
     """The keys of one endpoint while the same versions share it.
 
     A key is the bucket it falls into; None is a request without one, a unit of its own.
     """
 
-    __slots__ = ("_errors", "_seen", "_slow", "_timeouts", "sharing")
+    __slots__ = ("_errors", "_room", "_seen", "_slow", "_timeouts", "sharing")
 
-    def __init__(self, sharing: Sharing) -> None:
+    def __init__(self, sharing: Sharing, room: Room) -> None:
         self.sharing = sharing
+        self._room = room
         self._seen: set[int] = set()
         self._errors: set[int] = set()
         self._timeouts: set[int] = set()
@@ -61,12 +74,18 @@ class Keys:
         if key is None:
             tally.seen += 1
         elif key not in self._seen:
-            if len(self._seen) >= UNIT_KEYS_MAX:
+            if len(self._seen) >= UNIT_KEYS_MAX or self._room.taken >= UNIT_KEYS_TOTAL_MAX:
                 tally.left_out += 1
                 return False
             self._seen.add(key)
+            self._room.taken += 1
             tally.seen += 1
         return True
+
+    def retire(self) -> None:
+        """Make room. No request begins among these keys any more, but some may be under way."""
+        self._room.taken -= len(self._seen)
+        self._seen = set()
 
     def failed(self, key: int | None, tally: UnitTally, *, code: str) -> None:
         """Only for a request that counts. A time-out is an error too."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from events.memory import MemoryLog
 from handlers import units
+from handlers.http.metering import HttpMetrics
 from handlers.traffic import Windows
 from handlers.traffic_metrics import TrafficMetrics
 from tests.handlers.passing import CHAT_ROUTE, Seconds, begun, next_second, route
@@ -106,6 +110,19 @@ async def test_keys_that_were_too_many_are_counted_by_version(monkeypatch: pytes
         begun(rig.windows, CHAT_ROUTE, key=key).answered(latency_ms=1.0)
     await next_second(rig.windows, rig.clock)
     assert rig.samples()[f'switchback_units_left_out_total{{{CHAT},version="1.0.0"}}'] == 3
+
+
+def test_every_metric_of_inference_is_documented():
+    registry = CollectorRegistry()
+    registry.register(TrafficMetrics(Windows(gateway="g1", log=MemoryLog(), clock=Seconds())))
+    HttpMetrics(registry)
+    families = {
+        family.name + ("_total" if family.type == "counter" else "")
+        for family in registry.collect()
+        if not family.name.startswith("switchback_http_")
+    }
+    text = (Path(__file__).parents[2] / "docs/operations.md").read_text()
+    assert set(re.findall(r"`(switchback_\w+)`", text)) == families
 
 
 async def test_every_sample_names_its_tenant_endpoint_and_version():

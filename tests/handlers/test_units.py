@@ -297,3 +297,21 @@ async def test_endpoints_do_not_share_their_room_or_their_keys(monkeypatch: pyte
         ("acme", "chat", "1.0.0"): 0,
         ("acme", "search", "1.0.0"): 0,
     }
+
+
+async def test_all_endpoints_together_have_bounded_room_and_get_it_back(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(units, "UNIT_KEYS_TOTAL_MAX", 2)
+    rig = Rig()
+    chat, search = rig.at, route("search", position=2)
+    rig.answer(1)
+    rig.at = search
+    rig.answer(1)
+    rig.answer(2)
+    assert await rig.units() == {(1, "1.0.0"): Units(seen=1), (2, "1.0.0"): Units(seen=1)}
+    rig.at = with_policy(chat, ALONE, position=3)
+    rig.answer(1)
+    rig.at = search
+    rig.answer(2)
+    assert await rig.units() == {(2, "1.0.0"): Units(seen=1)}
