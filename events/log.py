@@ -98,6 +98,11 @@ class EventLog(ABC):
     async def position(self) -> Position:
         """The position of the last event in the log, 0 when it is empty. Asked of the leader."""
 
+    async def begin(self) -> Position:
+        """The position after which the events stand that there still are: 0, unless the log drops
+        old ones, as that of traffic windows does."""
+        return 0
+
     @abstractmethod
     async def restore(self, recorded: Sequence[Recorded]) -> Position:
         """Write events of another log verbatim, ids, times, actors and positions included.

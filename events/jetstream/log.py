@@ -110,6 +110,10 @@ class JetStreamLog(EventLog):
         info = await self._calls.insist_on(f"STREAM.INFO.{self._stream}")
         return int(info["state"]["last_seq"])
 
+    async def begin(self) -> Position:
+        info = await self._calls.insist_on(f"STREAM.INFO.{self._stream}")
+        return max(0, int(info["state"]["first_seq"]) - 1)
+
     async def close(self) -> None:
         self._closed = True
         await self._commits.finish()

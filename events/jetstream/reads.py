@@ -38,10 +38,14 @@ async def direct_get(
     """The messages on a subject after a position, up to now, with `Nats-Sequence` among their
     headers; with `since`, from the first that was stored at or after it. Raises LogUnavailable.
 
-    The server finds the time in its index. Only the first batch is asked for by time, so with both
-    a time and a later position at most that batch comes in vain.
+    The server finds the time in its index. With both a position and a time, the first message after
+    the position tells whether it is late enough; if not, that batch came in vain, and the time is
+    asked for.
     """
-    start: Mapping[str, Any] = {"seq": after + 1} if since is None else {"start_time": since}
+    start: Mapping[str, Any] = {"seq": after + 1}
+    untried = since
+    if since is not None and after == 0:
+        start, untried = {"start_time": since}, None
     patience = Patience()
     while True:
         try:
@@ -51,9 +55,13 @@ async def direct_get(
                     if message is None:
                         break
                     patience = Patience()
+                    if untried is not None and _stored_at(message) < untried:
+                        start, untried = {"start_time": untried}, None
+                        break
+                    untried = None
                     position = position_of(message)
                     start = {"seq": max(position, after) + 1}
-                    if position > after:
+                    if position > after:  # clocks of two leaders may have told otherwise
                         yield message
                 else:
                     return
@@ -65,6 +73,11 @@ async def direct_get(
 def position_of(message: Msg) -> Position:
     """Where a message of a direct get stands in its stream."""
     return int((message.headers or {})["Nats-Sequence"])
+
+
+def _stored_at(message: Msg) -> datetime:
+    """When the leader stored it, to the microsecond."""
+    return datetime.fromisoformat((message.headers or {})["Nats-Time-Stamp"])
 
 
 async def _ask(

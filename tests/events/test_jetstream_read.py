@@ -59,6 +59,20 @@ async def test_windows_before_the_time_do_not_travel(
     assert jetstream.calls.client.stats["in_msgs"] - received < 20
 
 
+async def test_reading_on_after_a_position_nothing_travels_again(
+    traffic: EventLog, jetstream: JetStream
+) -> None:
+    """As one does who follows a rollout: the time is when it began, the position where he is."""
+    since = datetime.now(UTC)
+    known = await observe(traffic, CHAT, range(APPEND_EVENTS_MAX))
+    last = await observe(traffic, CHAT, range(2))
+    received = jetstream.calls.client.stats["in_msgs"]
+    found = await positions(traffic, CHAT, since=since, after=known, until=last)
+    assert found == [last - 1, last]
+    assert await positions(traffic, CHAT, since=since, after=last) == []
+    assert jetstream.calls.client.stats["in_msgs"] - received < 20
+
+
 async def test_control_without_a_time_they_all_travel(
     traffic: EventLog, jetstream: JetStream
 ) -> None:
