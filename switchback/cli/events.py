@@ -6,16 +6,27 @@ from collections import deque
 from collections.abc import Mapping
 from contextlib import aclosing
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import IO, Annotated, Any, Final
 
+import msgspec
 from cyclopts import App, Parameter
 
-from events.files import export_events, import_events
+from events.files import export_events
+from events.recordings import Carried, export_recording, import_recording
 from switchback.cli.application import app
 from switchback.cli.failures import Failed
 from switchback.cli.output import console, print_json, print_line
 from switchback.cli.progress import progress
-from switchback.cli.target import HERE, AsJson, DataDir, Target, reach, reading, settings_of
+from switchback.cli.target import (
+    HERE,
+    AsJson,
+    DataDir,
+    Reached,
+    Target,
+    reach,
+    reading,
+    settings_of,
+)
 from switchback.cli.telling import told
 from switchback.client import Client
 
@@ -49,27 +60,51 @@ async def tail(
 
 
 @events.command(name="export")
-async def export_log(file: Path, /, *, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+async def export_log(
+    file: Path,
+    /,
+    *,
+    traffic: Annotated[
+        bool, Parameter(negative="", help="Also the traffic windows there still are, for what-if.")
+    ] = False,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
     """Write every event of every tenant to a new file, one CloudEvent a line."""
     async with reach(data_dir) as reached:
-        log = reached.jetstream.events
+        write = _write_recording if traffic else _write_events
         try:
-            with file.open("xb") as out, progress("exporting", total=await log.position()) as show:
-                position = await export_events(log, out, progress=show)
+            with file.open("xb") as out:
+                carried = await write(reached, out)
         except FileExistsError:
             raise Failed(f"{file} is there already; an export does not overwrite") from None
-    _print_carried("exported", position, file, as_json=as_json)
+    _print_carried("exported", carried, file, as_json=as_json)
 
 
 @events.command(name="import")
 async def import_log(file: Path, /, *, data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Restore an export into an empty log; any other log is refused."""
+    """Restore an export into an empty log, with its traffic windows if it has any; any other log
+    is refused."""
     with file.open("rb") as source:
         settings_of(data_dir).data_dir.mkdir(parents=True, exist_ok=True)
         async with reach(data_dir) as reached:
             with progress("importing", total=None) as show:
-                position = await import_events(source, reached.jetstream.events, progress=show)
-    _print_carried("imported", position, file, as_json=as_json)
+                log, windows = reached.jetstream.events, reached.jetstream.traffic
+                carried = await import_recording(source, log, windows, progress=show)
+    _print_carried("imported", carried, file, as_json=as_json)
+
+
+async def _write_events(reached: Reached, out: IO[bytes]) -> Carried:
+    log = reached.jetstream.events
+    with progress("exporting", total=await log.position()) as show:
+        return Carried(events=await export_events(log, out, progress=show))
+
+
+async def _write_recording(reached: Reached, out: IO[bytes]) -> Carried:
+    log, windows = reached.jetstream.events, reached.jetstream.traffic
+    kept = await windows.position() - await windows.begin()
+    with progress("exporting", total=await log.position() + kept) as show:
+        return await export_recording(log, windows, out, progress=show)
 
 
 async def _shown(
@@ -87,8 +122,10 @@ def _print_event(event: Mapping[str, Any]) -> None:
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _print_carried(what: str, position: int, file: Path, *, as_json: bool) -> None:
+def _print_carried(what: str, carried: Carried, file: Path, *, as_json: bool) -> None:
     if as_json:
-        print_json({"events": position, "file": str(file)})
-    else:
-        console.print(f"{what} {position} events: {file}", highlight=False, soft_wrap=True)
+        print_json({**msgspec.to_builtins(carried), "file": str(file)})
+        return
+    windows = f" and {carried.windows} traffic windows" if carried.windows else ""
+    text = f"{what} {carried.events} events{windows}: {file}"
+    console.print(text, highlight=False, soft_wrap=True)

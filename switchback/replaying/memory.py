@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from events import EntityId, Position, Recorded
-from events.files import decode_lines
 from events.memory import MemoryLog
+from events.recordings import decode_recording, is_traffic
 from handlers.routing import Routing
 from projections.projection import Projection
 from projections.table import Row, Table
@@ -105,12 +105,17 @@ def replay(events: Iterable[Recorded]) -> Replayed:
 
 
 def read_log(path: Path) -> Iterator[Recorded]:
-    """The events of a JSONL log, the event in line n at position n.
+    """The events of a JSONL log. Traffic windows that stand between them are left out.
 
     Raises MalformedEvent with the line's number as its position, OSError.
     """
+    return (recorded for recorded in read_traffic_log(path) if not is_traffic(recorded))
+
+
+def read_traffic_log(path: Path) -> Iterator[Recorded]:
+    """The events of a JSONL log, and the traffic windows between them. Raises as `read_log`."""
     with path.open("rb") as file:
-        yield from decode_lines(file, name=str(path))
+        yield from decode_recording(file, name=str(path))
 
 
 class LoadedLog(MemoryLog):

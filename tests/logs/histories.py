@@ -9,8 +9,9 @@ from engine.decisions import endpoint, model, node, tenant
 from events.catalogue.endpoints import Policy, Rule, Shadow, When
 from events.catalogue.models import Artifact
 from events.catalogue.tenants import Quota
-from tests.logs import rollouts
-from tests.logs.recorder import MIB, History, Recorder, begin, ref
+from tests.logs import judged, rollouts
+from tests.logs.judged import JudgedHistory
+from tests.logs.recorder import MIB, Recorder, begin, ref
 
 
 async def plain_lifecycle(record: Recorder) -> None:
@@ -133,7 +134,7 @@ async def alert_rolls_back(record: Recorder) -> None:
     await record.endpoint(endpoint.ClearAlert(alert_id="a2", reason="looked at"))
 
 
-HISTORIES: Final[Mapping[str, History]] = {
+HISTORIES: Final[Mapping[str, JudgedHistory]] = {
     "plain-lifecycle": plain_lifecycle,
     "swap-that-fails": swap_that_fails,
     "rollback-during-a-swap": rollback_during_a_swap,
@@ -141,6 +142,7 @@ HISTORIES: Final[Mapping[str, History]] = {
     "node-loss": node_loss,
     "alert-rolls-back": alert_rolls_back,
     **rollouts.HISTORIES,
+    **judged.HISTORIES,
 }
 """File name -> history."""
 

@@ -19,14 +19,14 @@ from projections.tables import PROJECTIONS
 from switchback.replaying import read_log, replay
 from switchback.replaying.memory import TablesFold
 from tests.logs.histories import HISTORIES
-from tests.logs.recorder import Recorder
+from tests.logs.traffic import TrafficRecorder
 
 DIRECTORY: Final = Path(__file__).parent
 
 
 async def record(name: str) -> bytes:
     """The log of a history, as its file holds it."""
-    recorder = Recorder(name)
+    recorder = TrafficRecorder(name)
     await HISTORIES[name](recorder)
     return await recorder.lines()
 

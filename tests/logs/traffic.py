@@ -22,14 +22,16 @@ from ddsketch import DDSketch
 
 from engine.analysis.evidence import Evidence, Judgement
 from engine.analysis.stepping import Abort, Advance, Hold, next_action, settled_at
+from engine.decisions import endpoint
 from engine.decisions.endpoint_state import Rollout
 from events import UNCHECKED, EntityId, Metadata
+from events.catalogue.endpoints import Verdict
 from events.catalogue.traffic import Units, VersionWindow, WindowObserved
 from events.memory import MemoryLog
 from events.recordings import export_recording
 from handlers.routes import Route
 from handlers.tallies import RELATIVE_ACCURACY, latency_sketch
-from tests.logs.recorder import NAMESPACE, Recorder
+from tests.logs.recorder import NAMESPACE, STEP, Recorder
 
 TRAFFIC: Final = EntityId("acme", "traffic", "score")
 LATENCIES_MS: Final = (4.0, 5.0, 6.0, 9.0, 15.0)
@@ -51,6 +53,8 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
     leaning: float = 1.0
     """How many times its share the candidate really gets."""
     gateways: tuple[str, ...] = ("gateway-1",)
+    lag_s: float = 0.02
+    """How much later than whoever watches a gateway hears of a policy."""
     deeds: Sequence[tuple[float, Deed]] = ()
     """Second -> what somebody does then, if the rollout is live."""
 
@@ -79,11 +83,19 @@ class TrafficRecorder(Recorder):
 
     async def serve(self, scene: Scene, *, seconds: int) -> None:
         """So many seconds of traffic; the live rollout goes on by itself."""
-        begin = self.now.replace(microsecond=0) + timedelta(seconds=1)
+        last = self.now if self._clock else self.now - STEP
+        begin = last.replace(microsecond=0) + timedelta(seconds=1)
         play = _Play(self, scene, begin)
         for second in range(seconds):
             play.plan_second(second)
         await play.run()
+
+    async def give_up(self, rollout_id: str, *verdicts: Verdict) -> None:
+        """The analysis says to roll back what is inconclusive."""
+        command = endpoint.AbortRollout(
+            rollout_id=rollout_id, reason="inconclusive", verdicts=verdicts
+        )
+        await self.endpoint(command, actor="reaction:rollouts")
 
     async def at(self, time: datetime, deed: Awaitable[None]) -> None:
         """Do something at a time."""
@@ -114,6 +126,8 @@ class _Play:
         self._tallies: dict[tuple[str, int], dict[str, _Tally]] = {}
         """Gateway and policy -> version -> what it did in this second."""
         self._watch = _Watch(recorder)
+        self._routes = [(-1.0, recorder.route)]
+        """When each route came to be."""
         for at, deed in scene.deeds:
             self._plan(at, lambda now, deed=deed: self._do(now, deed))
         self._arm()
@@ -135,15 +149,21 @@ class _Play:
     def _time(self, at: float) -> datetime:
         return self._begin + timedelta(seconds=round(at, 6))
 
+    def _route_at(self, at: float) -> Route:
+        """As gateways know it."""
+        return next(r for since, r in reversed(self._routes) if since <= at - self._scene.lag_s)
+
     async def _request(self, at: float) -> None:
-        route = self._recorder.route
+        route = self._route_at(at)
         gateway = self._random.choice(self._scene.gateways)
         version = self._version(route)
         tallies = self._tallies.setdefault((gateway, route.table.position), {})
         failed = self._random.random() < self._scene.failing.get(version, 0.0)
         slower = self._scene.latency.get(version, 1.0)
         latency_ms = self._random.choice(LATENCIES_MS) * slower
-        tallies.setdefault(version, _Tally()).add(latency_ms, failed=failed, limit_ms=self._limit)
+        rollout = route.state.rollout
+        limit_ms = rollout.analysis.max_latency_ms if rollout is not None else None
+        tallies.setdefault(version, _Tally()).add(latency_ms, failed=failed, limit_ms=limit_ms)
 
     def _version(self, route: Route) -> str:
         split = route.state.policy.split
@@ -153,11 +173,6 @@ class _Play:
             weight = split.get(rollout.candidate, 0.0) * self._scene.leaning
             return rollout.candidate if drawn < weight else rollout.baseline
         return next(v for v, sum_ in _cumulated(split) if drawn < sum_)
-
-    @property
-    def _limit(self) -> float | None:
-        rollout = self._recorder.route.state.rollout
-        return rollout.analysis.max_latency_ms if rollout is not None else None
 
     async def _close(self, at: float) -> None:
         tallies, self._tallies = self._tallies, {}
@@ -183,13 +198,17 @@ class _Play:
     async def _look(self, at: float, *, late: bool) -> None:
         time = self._time(at + ACTED_SECONDS)
         if await self._watch.look(time, late=late):
-            self._arm()
+            self._changed(at)
 
     async def _do(self, at: float, deed: Deed) -> None:
         if self._recorder.route.state.rollout is not None:
             await self._recorder.at(self._time(at), deed(self._recorder))
             self._watch.catch_up()
-            self._arm()
+            self._changed(at)
+
+    def _changed(self, at: float) -> None:
+        self._routes.append((at + ACTED_SECONDS, self._recorder.route))
+        self._arm()
 
     def _arm(self) -> None:
         rollout = self._recorder.route.state.rollout
