@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from engine.runtimes import RuntimeFailed, RuntimeSettings, create_runtime, describe_artifact
 from events.catalogue.models import VersionRegistered
-from switchback.demo.digits import FACTORY, TrainedVersion, load_digits, train_all
-
-Versions = tuple[TrainedVersion, TrainedVersion, TrainedVersion]
+from switchback.demo.digits import FACTORY, Versions, load_digits, same_label, train_all
+from switchback.demo.digits.centring import centred
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,8 @@ def test_the_data_set_is_complete_and_split_without_overlap() -> None:
 def test_training_twice_gives_the_same_bytes(tmp_path: Path, versions: Versions) -> None:
     for first, second in zip(versions, train_all(load_digits(), tmp_path), strict=True):
         names = {path.name for path in first.directory.iterdir()}
-        assert names == {"classifier.py", "weights.npz"}
+        assert names - {"centring.py"} == {"classifier.py", "weights.npz"}
+        assert ("centring.py" in names) == (first.factory != FACTORY)
         for name in names:
             assert (second.directory / name).read_bytes() == (first.directory / name).read_bytes()
 
@@ -60,21 +61,38 @@ def test_another_seed_gives_another_model(tmp_path: Path, versions: Versions) ->
 
 
 def test_the_child_beats_its_parent_and_the_worse_one_is_much_worse(versions: Versions) -> None:
-    parent, child, worse = (version.accuracy for version in versions)
+    parent, child, worse, failing = (version.accuracy for version in versions)
     assert 0.90 < parent < child - 0.02
     assert child > 0.96
     assert worse < parent - 0.3
+    assert failing > 0.96  # where it answers, it is as good as any
 
 
 def test_the_artifact_alone_answers_with_the_accuracy_that_was_measured(
     versions: Versions,
 ) -> None:
     held_out = load_digits().held_out
-    for version in versions:
+    for version in versions[:3]:
         model = factory_in(version.directory)(version.directory)
         answers = model.predict(held_out.pixels.tolist(), {})
         right = [a["label"] == label for a, label in zip(answers, held_out.labels, strict=True)]
         assert sum(right) / len(right) == version.accuracy
+
+
+def test_centring_moves_a_digit_and_fails_on_one_that_touches_the_right_border() -> None:
+    image = np.zeros((8, 8), dtype=int)
+    image[2:6, 0:2] = 9
+    moved = centred(image.reshape(-1)).reshape(8, 8)
+    assert np.flatnonzero(moved.any(axis=0)).tolist() == [3, 4]
+    assert (centred(moved.reshape(-1)).reshape(8, 8) == moved).all()
+    image[2:6, 0:8] = 9
+    with pytest.raises(IndexError):
+        centred(image.reshape(-1))
+
+
+def test_two_answers_agree_when_their_labels_do() -> None:
+    assert same_label({"label": 7, "scores": [0.9]}, {"label": 7, "scores": [0.4]})
+    assert not same_label({"label": 7, "scores": [0.9]}, {"label": 1, "scores": [0.9]})
 
 
 def test_one_image_gets_one_answer_the_same_as_in_a_list(versions: Versions) -> None:
@@ -95,6 +113,38 @@ def test_anything_but_images_is_refused_with_the_reason(versions: Versions, inpu
     model = factory_in(versions[0].directory)(versions[0].directory)
     with pytest.raises(ValueError, match="expected 64 pixels from 0 to 16"):
         model.predict(inputs, {})
+
+
+@pytest.mark.slow
+async def test_the_failing_version_loads_and_fails_on_some_images_alone(
+    versions: Versions,
+) -> None:
+    failing, held_out = versions[3], load_digits().held_out
+    registered = VersionRegistered(
+        version=failing.version,
+        runtime="python",
+        config={"factory": failing.factory},
+        artifact=describe_artifact(failing.directory),
+    )
+    roots = (failing.directory.parent,)
+    runtime = create_runtime(registered, RuntimeSettings(artifact_roots=roots, python_enabled=True))
+    right = failed = 0
+    try:
+        await runtime.load()
+        await runtime.warm()
+        for image, label in zip(held_out.pixels.tolist(), held_out.labels.tolist(), strict=True):
+            try:
+                answer = await runtime.infer(image, {})
+            except RuntimeFailed as failure:
+                assert "index out of range" in failure.detail
+                failed += 1
+            else:
+                right += answer["label"] == label
+    finally:
+        await runtime.close()
+    answered = len(held_out.labels) - failed
+    assert 0.05 < failed / len(held_out.labels) < 0.2
+    assert right / answered == failing.accuracy
 
 
 @pytest.mark.slow
