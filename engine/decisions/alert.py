@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from engine.decisions.decider import Invalid
-from engine.decisions.endpoint_state import Endpoint, evolve
+from engine.decisions.endpoint_state import Alert, Endpoint, evolve
 from engine.decisions.registration import is_semver
 from engine.decisions.under_way import TEXT_CHARS_MAX, rolled_back, rollout_aborted, swap_failed
 from events import Event
@@ -63,15 +63,29 @@ def decide(state: Endpoint, command: Command) -> Sequence[Event]:
             return _clear(state, command)
 
 
+def open_alert(state: Endpoint, command: RaiseAlert) -> Alert | None:
+    """The open alert that says what the command says: the one of its id, else one of its kind,
+    about its version and at least as severe. After the command there always is one."""
+    version = _version(state, command)
+    severities = ("critical", command.severity)
+    for alert in state.alerts:
+        if alert.alert_id == command.alert_id:
+            return alert
+    for alert in state.alerts:
+        if (alert.kind, alert.version) == (command.kind, version) and alert.severity in severities:
+            return alert
+    return None
+
+
 def _raise(state: Endpoint, command: RaiseAlert) -> Sequence[Event]:
     _check(command)
-    if any(alert.alert_id == command.alert_id for alert in state.alerts):
+    known = open_alert(state, command)
+    if known is not None and known.alert_id == command.alert_id:
         return ()
     raised = _raised(state, command)
     told = (*_displaced(state), raised)
-    alarmed = _after(state, told)
-    moved = _rollback(alarmed, raised) if command.severity == "critical" else ()
-    if not moved and _is_known(state, raised):
+    moved = _rollback(_after(state, told), raised) if command.severity == "critical" else ()
+    if known is not None and not moved:
         return ()
     return (*told, *moved)
 
@@ -89,12 +103,16 @@ def _check(command: RaiseAlert) -> None:
         raise InvalidAlert({"version": "must be a semantic version"})
 
 
+def _version(state: Endpoint, command: RaiseAlert) -> str:
+    return state.newest if command.version is None else command.version
+
+
 def _raised(state: Endpoint, command: RaiseAlert) -> AlertRaised:
     return AlertRaised(
         alert_id=command.alert_id,
         kind=command.kind,
         severity=command.severity,
-        version=state.newest if command.version is None else command.version,
+        version=_version(state, command),
         detail=command.detail[:TEXT_CHARS_MAX],
     )
 
@@ -123,14 +141,4 @@ def _rollback(alarmed: Endpoint, raised: AlertRaised) -> Sequence[Event]:
         *swap_failed(alarmed, "rolled_back", reason),
         *rollout_aborted(alarmed, "alert", reason),
         *rolled_back(alarmed, reason),
-    )
-
-
-def _is_known(state: Endpoint, raised: AlertRaised) -> bool:
-    """Is the version under an alert of this kind that is at least as severe?"""
-    return any(
-        alert.kind == raised.kind
-        and alert.version == raised.version
-        and alert.severity in ("critical", raised.severity)
-        for alert in state.alerts
     )

@@ -24,7 +24,7 @@ import msgspec
 
 from engine.decisions import alert, rollout, rollout_control, swap
 from engine.decisions import policy as policies
-from engine.decisions.alert import ClearAlert, InvalidAlert, RaiseAlert
+from engine.decisions.alert import ClearAlert, InvalidAlert, RaiseAlert, open_alert
 from engine.decisions.decider import Conflict, Decider, Invalid, NotFound
 from engine.decisions.endpoint_state import (
     Alert,
@@ -108,6 +108,7 @@ __all__ = [
     "VersionNotResident",
     "decide",
     "evolve",
+    "open_alert",
 ]
 
 # ---------------------------------------------------------------------------------------- Commands

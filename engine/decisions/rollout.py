@@ -201,6 +201,7 @@ def advanced(
     now: datetime,
     verdicts: tuple[Verdict, ...] = (),
 ) -> RolloutAdvanced:
+    """The step after the one in force, with its whole hold from `now`. There must be one."""
     to = rollout.steps[rollout.step + 1]
     return RolloutAdvanced(
         rollout_id=rollout.rollout_id,
@@ -218,6 +219,7 @@ def completed(
     reason: Literal["passed", "inconclusive", "promoted"],
     verdicts: tuple[Verdict, ...] = (),
 ) -> RolloutCompleted:
+    """All traffic to the candidate."""
     return RolloutCompleted(
         rollout_id=rollout.rollout_id,
         baseline=rollout.baseline,

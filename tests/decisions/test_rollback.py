@@ -12,7 +12,9 @@ from engine.decisions.endpoint import (
     ClearAlert,
     InvalidAlert,
     NothingToRollBack,
+    RaiseAlert,
     RollBack,
+    open_alert,
 )
 from engine.decisions.under_way import TEXT_CHARS_MAX
 from events import Event
@@ -39,6 +41,7 @@ from tests.decisions.endpoints import (
     warn,
     warned,
 )
+from tests.decisions.rollouts import after
 
 CRITICAL = "critical alert: error_rate"
 
@@ -222,6 +225,22 @@ def test_the_same_alert_from_another_watcher_is_no_news(given: Given) -> None:
     history = given(DECIDER, [created(), warned(V1)])
     history.when(warn("a2")).then([])
     history.when(warn("a2", kind="latency")).then([warned(V1, "a2", "latency")])
+
+
+def test_whoever_raises_an_alert_finds_the_one_that_says_so(given: Given) -> None:
+    def found(command: RaiseAlert, *before: Event) -> str | None:
+        history = after(given(DECIDER, [created(), *swapped(V1, V2), *before]), command)
+        alert = open_alert(history.state, command)
+        return None if alert is None else alert.alert_id
+
+    assert found(warn("a1")) == "a1"
+    assert found(warn("a2"), warned(V2)) == "a1"
+    assert found(warn("a2"), alarmed(V2)) == "a1"
+    assert found(alarm("a2", version=V2), warned(V2)) == "a2"
+    assert found(warn("a2"), warned(V1), warned(V2, "a2", "latency")) == "a2"
+    assert found(warn("a3", version=V1), warned(V1), warned(V2, "a2")) == "a1"
+    calm = given(DECIDER, [created(), warned(V1, kind="latency")]).state
+    assert open_alert(calm, warn("a2")) is None
 
 
 def test_an_alert_that_gets_worse_is_news(given: Given) -> None:
