@@ -325,6 +325,75 @@ async def test_a_critical_alert_rolls_back_and_a_warning_does_not(caller: Caller
     assert events["items"][-1]["type"] == "switchback.endpoint.rolled_back.v1"
 
 
+# ------------------------------------------------------------------ Rollouts, comparison, shadows
+
+
+async def test_a_rollout_is_started_steered_read_and_ended(caller: Caller):
+    await placed(caller, "rolling")
+    path = "/endpoints/rolling/rollouts"
+    steps = [{"weight": 5.0, "hold_s": 3600.0, "min_samples": 100}, {"weight": 50.0, "hold_s": 1.0}]
+    analysis = {"max_error_rate": 0.05, "on_inconclusive": "rollback"}
+    body = {"to": "2.0.0", "steps": steps, "analysis": analysis}
+    made = await caller.call("POST", path, status=201, json=body)
+    expected = {
+        "endpoint": "rolling",
+        "baseline": "1.0.0",
+        "candidate": "2.0.0",
+        "state": "running",
+        "step": 0,
+        "weight": 5.0,
+        "steps": steps,
+        "analysis": analysis,
+        "verdicts": [],
+    }
+    assert {name: made[name] for name in expected} == expected
+    shown = await caller.call("GET", f"{path}/{made['id']}", status=200)
+    assert {verdict["metric"] for verdict in shown.pop("verdicts")} >= {"error_rate"}
+    made.pop("verdicts")
+    assert shown == made
+    endpoint = await caller.call("GET", "/endpoints/rolling", status=200)
+    assert endpoint["rollout"]["id"] == made["id"]
+    assert endpoint["policy"]["split"] == {"1.0.0": 95.0, "2.0.0": 5.0}
+    await caller.refused("POST", path, "conflict", {"to": "3.0.0"})
+    for verb, state in (("pause", "held"), ("resume", "running")):
+        steered = await caller.call("POST", f"{path}/{made['id']}/{verb}", status=200)
+        assert (steered["state"], steered["step"]) == (state, 0)
+    promote = f"{path}/{made['id']}/promote"
+    for _ in range(2):
+        promoted = await caller.call("POST", promote, status=200, json={"from_step": 0})
+        assert (promoted["step"], promoted["weight"]) == (1, 50.0)
+    full = await caller.call("POST", promote, status=200, json={"to": "full"})
+    assert (full["state"], full["weight"]) == ("completed", 100.0)
+    await caller.refused("POST", f"{path}/{made['id']}/abort", "conflict")
+    second = await caller.call("POST", path, status=201, json={"to": "3.0.0"})
+    assert [step["weight"] for step in second["steps"]] == [5.0, 10.0, 25.0, 50.0, 100.0]
+    ended = await caller.call(
+        "POST", f"{path}/{second['id']}/abort", status=200, json={"reason": "no"}
+    )
+    assert (ended["state"], ended["weight"], ended["detail"]) == ("aborted", 0.0, "no")
+    listed = await caller.call("GET", path, status=200)
+    assert [rollout["id"] for rollout in listed["items"]] == [second["id"], made["id"]]
+    endpoint = await caller.call("GET", "/endpoints/rolling", status=200)
+    assert (endpoint["active"], endpoint["rollout"]) == ("2.0.0", None)
+    for missing in (f"{path}/none", "/endpoints/none/rollouts/none"):
+        await caller.refused("GET", missing, "not_found")
+
+
+async def test_versions_are_compared_and_shadows_reported_without_any_traffic(caller: Caller):
+    await placed(caller, "quiet")
+    compare = "/endpoints/quiet/compare?baseline=1.0.0&candidate=2.0.0&since_s=60"
+    compared = await caller.call("GET", compare, status=200)
+    assert (compared["baseline"], compared["candidate"]) == ("1.0.0", "2.0.0")
+    assert {side["requests"] for side in compared["versions"].values()} == {0}
+    assert compared["difference"]["verdict"] == "inconclusive"
+    report = await caller.call("GET", "/endpoints/quiet/shadow", status=200)
+    assert report["versions"] == {}
+    await caller.refused("GET", "/endpoints/quiet/compare", "invalid")
+    for since_s in ("0", "-1", "nan", "1e9", "soon"):
+        await caller.refused("GET", f"/endpoints/quiet/compare?since_s={since_s}", "invalid")
+    await caller.refused("GET", "/endpoints/none/shadow", "not_found")
+
+
 # ------------------------------------------------------------------------- Inference, explanation
 
 
@@ -387,7 +456,9 @@ async def test_a_version_that_fails_is_told_from_a_platform_that_does(caller: Ca
 async def test_a_node_is_shown_drained_and_gone(system: System, caller: Caller):
     settings = msgspec.structs.replace(system.settings, node_id="spare", gateway_id="spare")
     async with open_process(settings, addresses(settings), ("node",)):
-        node = await caller.call("GET", "/nodes/spare", status=200)
+        joined = await system.process.jetstream.events.position()
+        headers = {"Switchback-Min-Position": str(joined)}
+        node = await caller.call("GET", "/nodes/spare", status=200, headers=headers)
         assert node["state"] == "joined"
         assert node["memory_budget_bytes"] == settings.node_memory_bytes
         assert {"echo", "python"} <= set(node["runtimes"])
@@ -461,6 +532,7 @@ async def test_every_list_is_cut_into_pages_without_gap_or_repeat(caller: Caller
         "/endpoints",
         "/nodes",
         "/keys",
+        "/endpoints/rolling/rollouts",
         "/events?entity=endpoint/moving",
     ):
         mark = "&" if "?" in path else "?"
@@ -560,6 +632,7 @@ READS = [
     "/endpoints/chat",
     "/endpoints/chat?at=0",
     "/endpoints/chat/explain?key=k",
+    "/endpoints/chat/rollouts",
     "/nodes",
     "/nodes/local",
     "/events",
@@ -646,7 +719,10 @@ REPEATS: list[tuple[str, str, Any, list[tuple[str, str, Any]]]] = [
         "POST",
         "/endpoints/again/swap",
         {"to": "2.0.0"},
-        [("POST", "/endpoints/again/swap?wait=true", {"to": "1.0.0"})],
+        [
+            ("POST", "/endpoints/again/swap?wait=true", {"to": "2.0.0"}),
+            ("POST", "/endpoints/again/swap?wait=true", {"to": "1.0.0"}),
+        ],
     ),
     (
         "POST",
