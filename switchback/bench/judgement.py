@@ -26,11 +26,14 @@ from switchback.bench.stage import Stage
 from switchback.bench.trials import (
     SHAPES,
     Arms,
+    alarmed_together,
     constant,
     drifting,
     first_alarms,
     independent,
+    multiplied,
     peeking,
+    roaming,
     stepping,
     sticky,
     textbook,
@@ -46,6 +49,7 @@ WINDOWS: Final = 100
 REQUESTS: Final = 100
 """Per window: a run has 10,000."""
 USERS: Final = 200
+GATEWAYS: Final = 4
 HARMS: Final = (1.25, 1.5, 2.0, 3.0, 5.0)
 POWER_SHAPE: Final = (0.1, 0.02)
 RUNS_PER_TENTH: Final = 10
@@ -90,7 +94,12 @@ def _false_alarms(generator: np.random.Generator, runs: int) -> Iterator[Row]:
         ("once per user and window", [one.per_window for one in users]),
         ("every request counted", [one.every for one in users]),
     ):
-        yield _percent(f"false alarms, sticky users: {name}", _alarmed(counted))
+        yield _percent(f"- sticky users: {name}", _alarmed(counted))
+    seen = [roaming(generator, users=USERS, gateways=GATEWAYS, shares=steps) for _ in range(runs)]
+    apart = sum(alarmed_together(gateways, alpha=ALPHA) for gateways in seen) / runs
+    yield _false(f"users roam between {GATEWAYS} gateways", apart, ALPHA, runs)
+    together = _alarmed([multiplied(gateways) for gateways in seen])
+    yield _percent("- users roam: gateways' counts multiplied", together)
 
 
 def _beside_rivals(what: str, trials: Sequence[Arms]) -> Iterator[Row]:

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.analysis.assignment import HARM_ODDS, AssignmentTest
+from engine.analysis.assignment import HARM_ODDS, AssignmentTest, GatewayTests
 from events.catalogue.traffic import Units, VersionWindow, WindowObserved
 
 Counts: TypeAlias = NDArray[np.int64]
@@ -91,8 +91,31 @@ def sticky(generator: np.random.Generator, *, users: int, shares: Rates) -> Stic
 
     Their version depends on nothing but their bucket and the share, which only grows.
     """
-    windows = len(shares)
     candidate = generator.random(users)[:, None] < shares[None, :]
+    requests, failed = _spells(generator, users, len(shares))
+    fails = failed > 0
+    counted = (_first(fails), fails, failed)
+    return Sticky(*(_split(requests, failures, candidate, shares) for failures in counted))
+
+
+def roaming(
+    generator: np.random.Generator, *, users: int, gateways: int, shares: Rates
+) -> tuple[Arms, ...]:
+    """What each gateway counts when the requests of a user in a window go to any of them.
+
+    Each counts a user's first failure that it sees, as `Sticky.once` does for all together.
+    """
+    candidate = generator.random(users)[:, None] < shares[None, :]
+    requests, failed = _spells(generator, users, len(shares))
+    at = generator.integers(0, gateways, failed.shape)
+    return tuple(
+        _split(requests * (at == one), _first((failed > 0) & (at == one)), candidate, shares)
+        for one in range(gateways)
+    )
+
+
+def _spells(generator: np.random.Generator, users: int, windows: int) -> tuple[Counts, Counts]:
+    """(requests, failed requests), a row per user."""
     rate = generator.beta(0.2, 4.0, users)
     shock = np.where(generator.random(windows) < 0.05, 8.0, 1.0)
     activity = generator.gamma(0.5, 4.0, users)
@@ -101,12 +124,11 @@ def sticky(generator: np.random.Generator, *, users: int, shares: Rates) -> Stic
     lasting = generator.random((users, windows)) < 0.7
     for window in range(1, windows):
         spells[:, window] |= spells[:, window - 1] & lasting[:, window]
-    failed = np.where(spells, requests, 0)
-    fails = failed > 0
-    first = fails & (np.cumsum(fails, axis=1) == 1)
-    return Sticky(
-        *(_split(requests, counted, candidate, shares) for counted in (first, fails, failed))
-    )
+    return requests, np.where(spells, requests, 0)
+
+
+def _first(fails: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return np.asarray(fails & (np.cumsum(fails, axis=1) == 1), dtype=np.bool_)
 
 
 def _split(
@@ -151,6 +173,35 @@ def _first_alarm(
         if test.peak >= 1.0 / alpha:
             return window
     return None
+
+
+def alarmed_together(gateways: Sequence[Arms], *, alpha: float) -> bool:
+    """Whether what gateways count apart, in one run, raises an alarm."""
+    test = GatewayTests()
+    for column, share in enumerate(gateways[0].shares.tolist()):
+        for number, arms in enumerate(gateways):
+            test.observe(
+                f"g{number}",
+                share,
+                in_baseline=int(arms.baseline_failures[0, column]),
+                in_candidate=int(arms.candidate_failures[0, column]),
+            )
+    return test.peak >= 1.0 / alpha
+
+
+def multiplied(gateways: Sequence[Arms]) -> Arms:
+    """The same counts as if they were one gateway's, which they are not."""
+    return Arms(
+        gateways[0].shares,
+        _sum_of([arms.baseline for arms in gateways]),
+        _sum_of([arms.baseline_failures for arms in gateways]),
+        _sum_of([arms.candidate for arms in gateways]),
+        _sum_of([arms.candidate_failures for arms in gateways]),
+    )
+
+
+def _sum_of(counts: Sequence[Counts]) -> Counts:
+    return np.asarray(np.sum(counts, axis=0), dtype=np.int64)
 
 
 def peeking(arms: Arms) -> float:

@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.analysis.assignment import HARM_ODDS, MISMATCH_ODDS, AssignmentTest, log_mean_exp
+from engine.analysis.assignment import (
+    HARM_ODDS,
+    MISMATCH_ODDS,
+    AssignmentTest,
+    GatewayTests,
+    log_mean_exp,
+)
 
 SHARES = st.floats(0.01, 0.99)
 
@@ -80,6 +86,28 @@ def test_failures_count_the_same_together_or_one_by_one_in_any_order(
         for _ in range(candidate):
             apart.observe(share, in_baseline=0, in_candidate=1)
     assert apart.e_value == pytest.approx(together.e_value, rel=1e-9)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(SHARES, st.integers(0, 5), st.integers(0, 5)), max_size=8))
+def test_what_two_gateways_both_counted_is_no_more_evidence_than_what_one_did(
+    batches: list[tuple[float, int, int]],
+) -> None:
+    alone, both = GatewayTests(), GatewayTests()
+    for share, baseline, candidate in batches:
+        alone.observe("g1", share, in_baseline=baseline, in_candidate=candidate)
+        for gateway in ("g1", "g2"):
+            both.observe(gateway, share, in_baseline=baseline, in_candidate=candidate)
+    assert both.e_value == pytest.approx(alone.e_value)
+
+
+def test_harm_at_one_of_many_gateways_is_found() -> None:
+    test = GatewayTests()
+    assert test.e_value == test.peak == 1.0
+    for gateway in range(10):
+        test.observe(f"g{gateway}", 0.1, in_baseline=1, in_candidate=0)
+    test.observe("g3", 0.1, in_baseline=0, in_candidate=10)
+    assert test.peak == test.e_value > 1_000
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])

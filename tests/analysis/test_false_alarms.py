@@ -12,11 +12,14 @@ from engine.analysis.sample_ratio import ALPHA as RATIO_ALPHA
 from switchback.bench.trials import (
     SHAPES,
     Arms,
+    alarmed_together,
     constant,
     drifting,
     first_alarms,
     independent,
+    multiplied,
     peeking,
+    roaming,
     stepping,
     sticky,
     textbook,
@@ -80,6 +83,17 @@ def test_users_who_fail_together_count_once_and_raise_no_more_alarms() -> None:
     assert alarmed(run.every for run in runs) > 0.3
     assert mean([peeking(trial) for trial in once]) > 0.5
     assert mean([textbook(trial) for trial in once]) > 0.5
+
+
+def test_users_who_roam_between_gateways_raise_no_more_alarms() -> None:
+    generator = np.random.default_rng(13)
+    runs = [
+        roaming(generator, users=200, gateways=4, shares=stepping(WINDOWS))
+        for _ in range(STICKY_RUNS)
+    ]
+    apart = sum(alarmed_together(gateways, alpha=ALPHA) for gateways in runs) / STICKY_RUNS
+    assert apart <= allowed(ALPHA, STICKY_RUNS)
+    assert alarmed(multiplied(gateways) for gateways in runs) > 2 * ALPHA
 
 
 def mean(values: Sequence[float]) -> float:
