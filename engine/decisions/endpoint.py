@@ -10,7 +10,8 @@ Here is what can be asked of every endpoint, and the decider that ties the parts
 - `engine.decisions.endpoint_state`: State and evolve; what *the last good version* is.
 - `engine.decisions.swap`, `rollout`, `rollout_control`, `alert`: their commands, and `decide`.
 - `engine.decisions.under_way`: what a swap or a rollout keeps others from, and how it ends early.
-- `engine.decisions.policy`, `rollout_plan`, `facts`: what can be wrong with what a command says.
+- `engine.decisions.policy`, `rollout_plan`, `facts`: what can be wrong with what a command says;
+  `verdicts`: what it says, made fit for events.
 
 Callers find every command, refusal and state in this module.
 """

@@ -24,6 +24,7 @@ from engine.decisions.endpoint_state import Endpoint, Rollout
 from engine.decisions.facts import check_registered, check_resident
 from engine.decisions.rollout_plan import DEFAULT_STEPS, problems
 from engine.decisions.under_way import check_no_rollout, check_no_swap
+from engine.decisions.verdicts import writable
 from events import Event
 from events.catalogue.endpoints import (
     Analysis,
@@ -153,7 +154,7 @@ def _hold(state: Endpoint, command: HoldRollout) -> Sequence[Event]:
             rollout_id=rollout.rollout_id,
             step=rollout.step,
             reason="inconclusive",
-            verdicts=command.verdicts,
+            verdicts=writable(command.verdicts),
         ),
     )
 
@@ -209,7 +210,7 @@ def advanced(
         reason=reason,
         hold_until=_hold_until(to, now),
         policy=policies.shared(rollout.baseline, rollout.candidate, to.weight, like=state.policy),
-        verdicts=verdicts,
+        verdicts=writable(verdicts),
     )
 
 
@@ -226,5 +227,5 @@ def completed(
         candidate=rollout.candidate,
         reason=reason,
         policy=policies.all_to(rollout.candidate, like=state.policy),
-        verdicts=verdicts,
+        verdicts=writable(verdicts),
     )

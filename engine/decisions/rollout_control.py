@@ -18,6 +18,7 @@ from engine.decisions.endpoint_state import EndedRollout, Endpoint, Rollout
 from engine.decisions.facts import check_resident
 from engine.decisions.rollout import advanced, completed
 from engine.decisions.under_way import rolled_back, rollout_aborted
+from engine.decisions.verdicts import writable
 from events import Event
 from events.catalogue.endpoints import RolloutHeld, RolloutResumed, Verdict
 
@@ -158,7 +159,7 @@ def _abort(state: Endpoint, command: AbortRollout) -> Sequence[Event]:
     _live(state, command.rollout_id)
     why = f"rollout {command.reason}"
     return (
-        *rollout_aborted(state, command.reason, command.detail, command.verdicts),
+        *rollout_aborted(state, command.reason, command.detail, writable(command.verdicts)),
         *rolled_back(state, f"{why}: {command.detail}" if command.detail else why),
     )
 
