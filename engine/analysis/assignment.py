@@ -35,13 +35,15 @@ class AssignmentTest:
     True
     """
 
-    __slots__ = ("_logs", "_odds", "_share", "_terms", "peak")
+    __slots__ = ("_logs", "_odds", "_share", "_terms", "e_value", "peak")
 
     def __init__(self, *, odds: tuple[float, ...] = HARM_ODDS) -> None:
         self._odds = tuple(log(one) for one in odds)
         self._logs = [0.0] * len(odds)
         self._share = 0.0
         self._terms = self._odds
+        self.e_value = 1.0
+        """Its mean stays 1 while the versions do not differ."""
         self.peak = 1.0
         """The largest e-value so far: an alarm does not end because evidence against it follows."""
 
@@ -58,12 +60,8 @@ class AssignmentTest:
         both = in_baseline + in_candidate
         for index, (odds, term) in enumerate(zip(self._odds, self._terms, strict=True)):
             self._logs[index] += in_candidate * odds - both * term
+        self.e_value = exp(min(log_mean_exp(self._logs), LOG_E_MAX))
         self.peak = max(self.peak, self.e_value)
-
-    @property
-    def e_value(self) -> float:
-        """1 when nothing was seen; its mean stays 1 while the versions do not differ."""
-        return exp(min(log_mean_exp(self._logs), LOG_E_MAX))
 
 
 class GatewayTests:
