@@ -62,7 +62,11 @@ class Comparators:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
                 loop.call_soon_threadsafe(self._ended, outcome, agreed, error)
 
-        Thread(target=work, name="compare", daemon=True).start()
+        try:
+            Thread(target=work, name="compare", daemon=True).start()
+        except RuntimeError as error:  # the system has no thread to spare
+            self._threads.release()
+            raise ComparisonFailed(str(error)) from error
         return await outcome
 
     def _ended(

@@ -87,9 +87,12 @@ class Windows:
         return Passage(lane, decision.version, tally, keys=keys, key=key)
 
     def in_flight(self) -> Iterable[tuple[EntityId, str, int]]:
-        """Endpoint, version and how many requests are under way there, under any policy."""
-        for lane in self._due:
-            for version, tally in lane.versions.items():
+        """Endpoint, version and how many requests are under way there, under any policy.
+
+        May be asked in any thread.
+        """
+        for lane in {*self._lanes.values(), *self._due}:
+            for version, tally in lane.versions.copy().items():
                 yield lane.entity, version, tally.in_flight
 
     async def run(self) -> None:

@@ -2,7 +2,8 @@
 
 Sums are those of whole seconds, so they agree with what is on the log; how many requests are under
 way is as of now. Every sample has the labels tenant, endpoint and version. They are bounded by
-`handlers.totals.TOTALS_MAX`, and counting costs a request nothing.
+`handlers.totals.TOTALS_MAX`, and counting costs a request nothing. May be scraped in any thread:
+what is looped over is copied first, at once.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class TrafficMetrics(Collector):
         return ()  # what there is depends on the traffic
 
     def collect(self) -> Iterator[Metric]:
-        versions, shadows = self._windows.totals.versions, self._windows.totals.shadows
+        totals = self._windows.totals
+        versions, shadows = totals.versions.copy(), totals.shadows.copy()
         yield _latencies(versions)
         yield self._in_flight(versions)
         yield _counter(
@@ -86,7 +88,7 @@ def _of_shadows(shadows: Mapping[Which, ShadowTotal]) -> Iterator[Metric]:
         (
             ((*which, code), count)
             for which, total in shadows.items()
-            for code, count in total.errors.items()
+            for code, count in total.errors.copy().items()
         ),
         labels=(*_LABELS, "code"),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Literal
 
 import msgspec
@@ -40,7 +41,7 @@ async def readyz(request: Call) -> Response[Ready]:
 @get("/metrics", media_type="text/plain", **needs("public"))
 async def metrics(request: Call) -> Response[bytes]:
     """Prometheus text format."""
-    text = generate_latest(request.front.services.metrics)
+    text = await asyncio.to_thread(generate_latest, request.front.services.metrics)
     return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 

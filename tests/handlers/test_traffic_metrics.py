@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -136,3 +139,26 @@ async def test_every_sample_names_its_tenant_endpoint_and_version():
     assert len(samples) > 20
     for sample in samples:
         assert all(f'{label}="' in sample for label in ("tenant", "endpoint", "version")), sample
+
+
+def test_a_scrape_in_another_thread_meets_no_change_half_made():
+    rig = Rig()
+
+    def scrape() -> int:
+        return sum(bool(generate_latest(rig.registry)) for _ in range(20))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(1) as threads:
+            scraping = threads.submit(scrape)
+            for number in itertools.count():
+                passage = begun(rig.windows, CHAT_ROUTE, version=f"1.0.{number % 40}")
+                passage.copy("3.0.0").failed(code=f"c{number % 10}")
+                passage.answered(latency_ms=1.0)
+                rig.windows._close_window()
+                if scraping.done():
+                    break
+    finally:
+        sys.setswitchinterval(interval)
+    assert scraping.result() == 20
