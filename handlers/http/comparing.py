@@ -10,7 +10,6 @@ from litestar.params import QueryParameter
 from handlers.http.access import needs
 from handlers.http.call import Call
 from handlers.http.parameters import Name
-from handlers.http.problems import invalid
 from handlers.http.views import CompareView, ShadowView
 
 SINCE_S_DEFAULT: Final = 300.0
@@ -38,8 +37,6 @@ async def compare(
     since_s: Since = SINCE_S_DEFAULT,
 ) -> CompareView:
     """Two versions beside each other: requests, errors, latency; the difference and its verdict."""
-    if baseline is not None and baseline == candidate:
-        raise invalid({"candidate": "is the baseline"})
     await request.log_reaches()
     return await request.operations.compare(
         request.tenant,

@@ -17,7 +17,7 @@ PromoteTo: TypeAlias = Literal["next", "full"]
 class RolloutOperations(Protocol):
     """Commands answer when every live gateway routes by what they led to, and with the rollout as
     of then. Refused: `not_found` for an endpoint or a rollout that is not there, `conflict` for one
-    that is over."""
+    that is over, unless it ended as the command wants it."""
 
     async def start_rollout(
         self,
@@ -43,7 +43,8 @@ class RolloutOperations(Protocol):
         from_step: int | None,
         metadata: Metadata,
     ) -> results.Rollout:
-        """`from_step`: only if that step, an index from 0, is still in force."""
+        """`from_step`: the step to end, from 0; nothing changes if it is over already. Refused
+        (`conflict`) if it is still to come."""
         ...
 
     async def pause_rollout(

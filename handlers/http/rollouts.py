@@ -35,7 +35,8 @@ class PromoteRollout(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     to: PromoteTo = "next"
     """The next step, or all traffic to the candidate at once."""
     from_step: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    """Promote only if this step, counted from 0, is in force: of two who promote it, one does."""
+    """The step to end, counted from 0; one that is over changes nothing, so that two who promote
+    it at the same time take one step. Without it, the one in force."""
 
 
 class SteerRollout(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -73,6 +73,7 @@ async def raise_alert(
     /,
     *,
     critical: Annotated[bool, Parameter(negative="", help="Roll back if it is new.")] = False,
+    version: Annotated[str | None, Parameter(help="What it is about; the newest.")] = None,
     detail: str | None = None,
     as_json: AsJson = False,
     target: Target = HERE,
@@ -80,5 +81,7 @@ async def raise_alert(
     """Tell that something is wrong; a critical alert on the newest version rolls back."""
     severity: Severity = "critical" if critical else "warning"
     async with commanding(target) as client:
-        answer = await client.raise_alert(endpoint, kind=kind, severity=severity, detail=detail)
+        answer = await client.raise_alert(
+            endpoint, kind=kind, severity=severity, version=version, detail=detail
+        )
     print_done(f"{endpoint}: {severity} alert {kind}", answer, as_json=as_json)

@@ -15,6 +15,12 @@ from events.catalogue.endpoints import (
     Policy,
     PolicySet,
     RolledBack,
+    RolloutAborted,
+    RolloutAdvanced,
+    RolloutCompleted,
+    RolloutHeld,
+    RolloutResumed,
+    RolloutStarted,
     SwapCompleted,
     SwapFailed,
     SwapRequested,
@@ -39,6 +45,20 @@ def told(type_: str, data: Mapping[str, Any]) -> str:
         case RolledBack():
             lost = ", ".join(event.from_versions)
             return f"rolled back from {lost} to {_because(event.to_version, event.reason)}"
+        case RolloutStarted():
+            first = f"step 1 of {len(event.steps)} at {event.steps[0].weight:g} %"
+            return f"rollout from {event.baseline} to {event.candidate} started, {first}"
+        case RolloutAdvanced():
+            return f"rollout at step {event.step + 1} ({event.reason}): {_policy(event.policy)}"
+        case RolloutHeld():
+            return f"rollout held at step {event.step + 1} ({event.reason})"
+        case RolloutResumed():
+            return f"rollout resumed at step {event.step + 1}"
+        case RolloutCompleted():
+            return f"rollout to {_because(event.candidate, event.reason)} completed"
+        case RolloutAborted():
+            why = f"{event.reason}: {event.detail}" if event.detail else event.reason
+            return f"rollout to {event.candidate} aborted at step {event.step + 1} ({why})"
         case AlertRaised():
             return f"{event.severity} alert {_because(event.kind, event.detail)}"
         case AlertCleared():

@@ -70,7 +70,7 @@ class RolloutCalls(Calls):
         to: Literal["next", "full"] = "next",
         from_step: int | None = None,
     ) -> JSON:
-        """With `from_step`, only if that step (from 0) is still in force."""
+        """With `from_step` (from 0) the step to end: nothing changes if it is over already."""
         path = f"{_rollouts(endpoint)}/{part(rollout_id)}/promote"
         return await self._post(path, to=to, from_step=from_step)
 

@@ -11,7 +11,8 @@ from tests.cli.running import Up, done, running
 
 @pytest.fixture(scope="session")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """With model `fraud`, two versions, and endpoint `score` that was swapped and rolled back."""
+    """With model `fraud`, two versions, endpoint `score` that was swapped and rolled back, and
+    endpoint `rolled` that a rollout moved."""
     with running(tmp_path_factory.mktemp("up") / "data") as up:
         here = ("--data-dir", up.data_dir)
         done("models", "register", "fraud", "--description", "Card fraud", *here)
@@ -23,4 +24,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
         done("endpoints", "create", "score", "fraud", "1.0.0", *here)
         done("swap", "score", "2.0.0", *here)
         done("rollback", "score", "--reason", "complaints", *here)
+        done("endpoints", "create", "rolled", "fraud", "1.0.0", *here)
+        done("rollout", "start", "rolled", "2.0.0", *here)
+        done("rollout", "promote", "rolled", "--full", *here)
         yield up

@@ -23,6 +23,9 @@ READING = [
     ["tenants", "show", "default"],
     ["keys", "list", "default"],
     ["history", "score"],
+    ["rollout", "status", "rolled"],
+    ["compare", "rolled"],
+    ["shadow", "rolled"],
 ]
 
 

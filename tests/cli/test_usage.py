@@ -12,6 +12,7 @@ GROUPS = {
     "versions": ["list", "show", "register", "retire"],
     "endpoints": ["list", "show", "create", "policy", "alert"],
     "nodes": ["list", "show", "drain"],
+    "rollout": ["start", "status", "promote", "pause", "resume", "abort"],
     "tenants": ["create", "show", "quota"],
     "keys": ["list", "issue", "revoke"],
     "events": ["tail", "export", "import"],
@@ -43,7 +44,7 @@ def test_every_group_helps_with_each_of_its_verbs(
 
 
 def test_verbs_of_later_parts_are_not_there_yet(capsys: pytest.CaptureFixture[str]) -> None:
-    for verb in ("rollout", "experiments", "what-if"):
+    for verb in ("experiments", "what-if"):
         assert verbs.run([verb]) == 2
     capsys.readouterr()
 
@@ -56,6 +57,14 @@ def test_verbs_of_later_parts_are_not_there_yet(capsys: pytest.CaptureFixture[st
         ["swap", "score", "2.0.0", "--timeout", "soon"],
         ["models", "list", "--no-such-option"],
         ["serve", "no-such-role"],
+        ["rollout", "start", "score"],
+        ["rollout", "start", "score", "2.0.0", "--step", "5"],
+        ["rollout", "start", "score", "2.0.0", "--step", "5:30:100:1"],
+        ["rollout", "start", "score", "2.0.0", "--step", "nan:30"],
+        ["rollout", "start", "score", "2.0.0", "--step", "5:30:many"],
+        ["rollout", "start", "score", "2.0.0", "--alpha", "nan"],
+        ["rollout", "start", "score", "2.0.0", "--max-error-rate", "inf"],
+        ["rollout", "start", "score", "2.0.0", "--metric", "beauty"],
         ["keys", "issue", "default", "no-such-scope"],
     ],
     ids=" ".join,

@@ -143,8 +143,10 @@ class FakeRollouts(_House):
         metadata: Metadata,
     ) -> results.Rollout:
         live = self._live(tenant, endpoint, rollout_id)
-        if from_step not in (None, live.step):
+        if from_step is not None and from_step > live.step:
             raise RolloutOver(f"step {from_step} is not in force")
+        if from_step is not None and from_step < live.step:
+            return live
         step = live.step + 1
         if to == "full" or step == len(live.steps):
             completed = RolloutCompleted(
@@ -185,6 +187,8 @@ class FakeRollouts(_House):
     async def abort_rollout(
         self, tenant: str, *, endpoint: str, rollout_id: str, reason: str, metadata: Metadata
     ) -> results.Rollout:
+        if (found := self._rollout(tenant, endpoint, rollout_id)).state == "aborted":
+            return found
         live = self._live(tenant, endpoint, rollout_id)
         event = RolloutAborted(
             rollout_id=rollout_id,
@@ -222,6 +226,8 @@ class FakeRollouts(_House):
     ) -> CompareView:
         """Of no traffic at all, so every verdict is inconclusive."""
         known = self._endpoint(tenant, endpoint)
+        if baseline is not None and baseline == candidate:
+            raise Invalid({"baseline": "is the candidate"})
         comparison = compare(
             [], baseline=baseline or known.active, candidate=candidate or f"{known.active}+next"
         )
