@@ -742,6 +742,12 @@ REPEATS: list[tuple[str, str, Any, list[tuple[str, str, Any]]]] = [
         {"kind": "k", "severity": "critical"},
         [("POST", "/endpoints/again/alerts", {"kind": "k", "severity": "warning"})],
     ),
+    (
+        "POST",
+        "/endpoints/again/rollouts",
+        {"to": "1.0.0"},
+        [("POST", "/endpoints/again/rollback", {})],
+    ),
     ("POST", "/models/again/versions/6.0.0/retire", None, []),
     ("POST", "/tenants", {"name": "twice"}, [("PUT", "/tenants/twice/quota", {"models_max": 1})]),
     (
