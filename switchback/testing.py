@@ -25,6 +25,7 @@ from events import Event, EventLog, Recorded
 
 if TYPE_CHECKING:  # imported when a test asks: every pytest run loads this plugin
     from switchback.replaying import Replayed, ReplayServers
+    from switchback.replaying.whatif import RolloutReport
 
 LogSource: TypeAlias = str | Path | Iterable[Recorded]
 """A JSONL file, or events."""
@@ -135,6 +136,19 @@ class Replay:
         MalformedEvent, ProjectionStopped.
         """
         return await self._servers.replay(list(self.events(log)))
+
+    def what_if(self, log: LogSource, policy: Mapping[str, Any]) -> list[RolloutReport]:
+        """What each rollout of a log with traffic windows would have done under other `steps` and
+        another `analysis`, as `switchback what-if` tells it.
+
+        Raises MalformedEvent, PolicyRefused, NothingRecorded.
+        """
+        from switchback.replaying import read_traffic_log
+        from switchback.replaying.whatif import rollouts_policy, what_if
+
+        if isinstance(log, str | Path):
+            log = read_traffic_log(self._directory / log)
+        return what_if(log, rollouts_policy(policy))
 
     def events(self, log: LogSource) -> Iterable[Recorded]:
         """The events of a JSONL file, or those given."""

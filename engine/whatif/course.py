@@ -12,7 +12,7 @@ State: TypeAlias = Literal["completed", "aborted", "running", "held"]
 ActKind: TypeAlias = Literal["advanced", "held", "resumed", "completed", "aborted"]
 
 
-class WhatIf(msgspec.Struct, frozen=True, kw_only=True):
+class WhatIf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Another policy for rollouts. What is absent is as recorded."""
 
     steps: tuple[Step, ...] | None = None

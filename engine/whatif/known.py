@@ -72,6 +72,8 @@ class _Refold:
                 return
             self._observe()
         _shift(self._times, self._observed, move.time)
+        if move.reason == "failed" and self._observed:
+            self._times[self._observed - 1] = move.time  # it is what the move was made for
 
     def _observe(self) -> None:
         self._evidence.observe(self._rollout.windows[self._observed])

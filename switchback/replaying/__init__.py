@@ -5,7 +5,14 @@ log to JetStream and lets the projector fill Postgres. Where the two differ, one
 """
 
 from switchback.replaying.contents import Tables
-from switchback.replaying.memory import EventRefused, LoadedLog, Replayed, read_log, replay
+from switchback.replaying.memory import (
+    EventRefused,
+    LoadedLog,
+    Replayed,
+    read_log,
+    read_traffic_log,
+    replay,
+)
 from switchback.replaying.servers import ReplayServers
 
 __all__ = [
@@ -15,5 +22,6 @@ __all__ = [
     "Replayed",
     "Tables",
     "read_log",
+    "read_traffic_log",
     "replay",
 ]
