@@ -33,6 +33,8 @@ LOST_RACE: Final = frozenset(
 """Answers that mean: another append was first. It may have been our own."""
 NOT_FOUND: Final = 404
 _UNAVAILABLE: Final = 503
+_NO_STORE: Final = 10049
+"""Seen once, on a busy machine, when a stream was made anew right after it had been deleted."""
 
 
 class Refused(Exception):
@@ -47,7 +49,7 @@ class Refused(Exception):
     @property
     def passing(self) -> bool:
         """Whether the same call may succeed a moment later."""
-        return self.status == _UNAVAILABLE
+        return self.status == _UNAVAILABLE or self.code == _NO_STORE
 
 
 class Unanswered(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import nats
@@ -12,7 +13,7 @@ from events.errors import LogUnavailable, StreamMismatch
 from events.jetstream import JetStream, connection
 from events.jetstream.connection import server_urls
 from events.jetstream.streams import EVENTS, TIMERS, TRAFFIC, differences, leases
-from switchback.embedded import free_port
+from switchback.embedded import NatsServer, free_port
 from tests.events.servers import ask, delete_stream
 
 
@@ -37,6 +38,19 @@ async def test_many_may_connect_to_an_empty_server_at_once(nats_url: str) -> Non
             pass
 
     await asyncio.gather(*(connect() for _ in range(8)))
+
+
+async def test_a_stream_whose_place_on_disk_was_not_free_is_made_a_moment_later(
+    tmp_path: Path,
+) -> None:
+    """The server refuses, and clears the place."""
+    async with NatsServer(tmp_path / "nats") as server:
+        place = tmp_path / "nats" / "store" / "jetstream" / "$G" / "streams" / "EVENTS"
+        place.parent.mkdir(parents=True)
+        place.touch()
+        async with JetStream.connect(server.url) as jetstream:
+            assert await jetstream.events.position() == 0
+        assert place.is_dir()
 
 
 @pytest.mark.parametrize(
