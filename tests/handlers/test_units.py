@@ -315,3 +315,11 @@ async def test_all_endpoints_together_have_bounded_room_and_get_it_back(
     rig.at = search
     rig.answer(2)
     assert await rig.units() == {(2, "1.0.0"): Units(seen=1)}
+
+
+async def test_a_key_counts_at_most_once_at_each_gateway():
+    one, other = Rig(), Rig()
+    for gateway in (one, other, one, other):
+        gateway.fail(7)
+    for gateway in (one, other):
+        assert await gateway.units() == {(1, "1.0.0"): Units(seen=1, errors=1)}
