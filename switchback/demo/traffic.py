@@ -26,6 +26,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     sent: float
     answered: float
     version: str = ""
+    """Empty when it failed before one was chosen."""
+    position: int = 0
+    """Of the policy that chose the version; 0 when it failed."""
     correct: bool = False
     receipt: str = ""
     failure: str = ""
@@ -59,13 +62,16 @@ class Traffic:
         try:
             answer = await self._client.infer(self._endpoint, pixels, key=f"user-{number}")
         except (Problem, httpx.TransportError) as error:
-            _tell(Request(sent=sent, answered=time.time(), failure=f"{error!r}"))
+            version = error.version if isinstance(error, Problem) else ""
+            failed = time.time()
+            _tell(Request(sent=sent, answered=failed, version=version, failure=f"{error!r}"))
             return
         _tell(
             Request(
                 sent=sent,
                 answered=time.time(),
                 version=answer.version,
+                position=answer.position,
                 correct=answer.outputs["label"] == int(self._images.labels[image]),
                 receipt=answer.receipt,
             )

@@ -25,7 +25,7 @@ class Watch:
 
     def of(self, version: str) -> list[Request]:
         """Answered by that version."""
-        return [request for request in self.requests if request.version == version]
+        return [r for r in self.requests if r.version == version and not r.failure]
 
     def accuracy(self, version: str) -> float:
         """Share of right answers; NaN without any."""
@@ -33,11 +33,24 @@ class Watch:
         correct = sum(request.correct for request in answered)
         return correct / len(answered) if answered else float("nan")
 
+    def between(self, since: float, until: float) -> list[Request]:
+        """Sent in that time, wall-clock seconds since the epoch, the end exclusive."""
+        return [request for request in self.requests if since <= request.sent < until]
+
+    def routed_since(self, position: int) -> float | None:
+        """When the first answer by a policy of this position or a later one was asked for."""
+        return min((r.sent for r in self.requests if r.position >= position), default=None)
+
     async def until(self, enough: Callable[[Watch], bool]) -> None:
         """Return as soon as enough was seen. Bound it with asyncio.timeout."""
         while not enough(self):
             self._grown.clear()
             await self._grown.wait()
+
+    async def more(self, requests: int) -> None:
+        """Return when so many further ones have ended. Bound it likewise."""
+        goal = len(self.requests) + requests
+        await self.until(lambda watch: len(watch.requests) >= goal)
 
     async def read(self, lines: asyncio.StreamReader) -> None:
         """Take the client's lines until it ends."""
