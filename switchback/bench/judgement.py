@@ -146,6 +146,8 @@ def _passing(generator: np.random.Generator, runs: int) -> Iterator[Row]:
     for rate in (0.01, 0.02, 0.05):
         good = _ramps(generator, runs, rate=rate, harm=1.0)
         whole = sum(steps[-1].outcome == "pass" for steps in good) / runs
+        failed = sum(steps[-1].outcome == "fail" for steps in good) / runs
+        yield _false(f"steps that end by what is seen, {rate:.0%} fail", failed, ALPHA, runs)
         yield _percent(f"as good, {rate:.0%} fail: passed all steps", whole)
         if rate == POWER_SHAPE[1]:
             yield from _each_step(good)
