@@ -68,8 +68,10 @@ class Direct:
             try:
                 executed = await self._attempt(ref, execution)
                 break
-            except NotServed:
-                if spent_s + RETRY_SECONDS >= min(deadline_s, NOT_SERVED_SECONDS):
+            except InferenceFailed as failure:
+                is_over = spent_s + RETRY_SECONDS >= min(deadline_s, NOT_SERVED_SECONDS)
+                if is_over or not isinstance(failure, NotServed):
+                    failure.version = version
                     raise
                 await asyncio.sleep(RETRY_SECONDS)
         took_ms = (time.perf_counter() - began) * 1_000

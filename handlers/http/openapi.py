@@ -78,7 +78,8 @@ def _complete(operation: dict[str, Any], path: str, method: str, handler: HTTPRo
     responses = operation["responses"]
     success = responses[str(handler.status_code)]
     if "also" in handler.opt:
-        responses[str(handler.opt["also"])] = success
+        also = handler.opt["also"]
+        responses[str(also)] = success if also != 304 else {"description": "Unchanged"}
     if access == "public":
         operation["security"] = []
         responses.pop("400", None)

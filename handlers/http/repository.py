@@ -58,7 +58,7 @@ NOTHING_SAID: Final = Load()
 NOTHING_SAID_OF_UNLOADING: Final = Unload()
 
 
-@post("/index", status_code=200, **needs("read"))
+@post("/index", status_code=200, **needs("read", answers=()))
 async def get_index(request: Call, data: JSONBody[Index] = EVERYTHING) -> list[IndexEntry]:
     """Every registered version of the tenant's models, by name."""
     directory = request.front.services.directory

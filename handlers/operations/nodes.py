@@ -10,6 +10,7 @@ from events import EntityId, Metadata, Position
 from events.catalogue.nodes import VersionRef
 from events.event import SYSTEM_TENANT
 from handlers.http.views import Applied
+from handlers.nodes import LoadRefused
 from handlers.operations.base import OperationsBase, applied
 
 
@@ -38,6 +39,10 @@ class NodeOperations(OperationsBase):
         refs = [VersionRef(tenant, model, each) for each in sorted(wanted)]
         loaded = await self._nodes.ensure_resident(refs, position=position)
         await self._routing.reach(loaded)
+        resident = self._routing.resident(tenant, model)
+        for ref in refs:
+            if ref.version not in resident:  # one of them took another's memory
+                raise LoadRefused(ref, "memory: there is not enough for all of them at once")
         return loaded
 
     async def unload_version(self, tenant: str, *, model: str, version: str | None) -> Position:

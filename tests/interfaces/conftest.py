@@ -17,7 +17,7 @@ from tests.interfaces.blocking import OneThread
 from tests.scenarios.standing import standing
 from tests.system import System
 
-MEMORY_BYTES = 1_000_000_000
+MEMORY_BYTES = 200_000_000
 _RESHAPING = '''
 def load(path):
     return predict

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -141,6 +142,18 @@ async def test_every_datatype_comes_back_as_it_went(
     if datatype == "BYTES" and not binary_out:
         received = np.char.encode(received.astype(str))
     assert np.array_equal(received, sent)
+
+
+async def test_bytes_that_are_no_text_reach_the_version_as_bytes(triton: Triton):
+    sent = np.array([b"\xff\xd8\xff\xe0", b"text"], dtype=np.object_)
+    result = await triton.infer("shapes", [an_input("x", sent, "BYTES")])
+    assert result.as_numpy("x").tolist() == [b64encode(sent[0]), b"text"]
+
+
+async def test_a_number_that_json_has_no_word_for_goes_in_binary(triton: Triton):
+    sent = np.array([np.nan, np.inf, -0.0], dtype=np.float64)
+    result = await triton.infer("chat", [an_input("x", sent, "FP64")])
+    assert b'"x":[null,null,-0.0]' in result.as_numpy("inputs")[0]
 
 
 async def test_what_a_version_does_not_describe_is_derived(triton: Triton):
@@ -310,6 +323,23 @@ async def test_what_cannot_fit_is_refused_with_what_the_node_said(served: System
     assert f"{2 * MEMORY_BYTES} bytes declared, of {MEMORY_BYTES}" in error.message()
     state, reason = (await index_of(triton, "huge"))["1.0.0"]
     assert state == "UNAVAILABLE" and reason.startswith("memory: ")
+
+
+async def test_versions_that_do_not_fit_together_are_refused_together(
+    served: System, triton: Triton
+):
+    await served.client.register_model("wide")
+    for version in ("1.0.0", "2.0.0"):
+        await served.client.register_version(
+            "wide", version, runtime="echo", config={"ballast_bytes": MEMORY_BYTES * 6 // 10}
+        )
+    error = await triton.refused("load_model", "wide")
+    assert (error.status(), "not enough for all" in error.message()) == ("502", True)
+    for version in ("1.0.0", "2.0.0"):  # one after the other takes the place of the one before
+        await triton.call("load_model", f"wide@{version}")
+        states = await index_of(triton, "wide")
+        assert [each for each, (state, _) in states.items() if state == "READY"] == [version]
+    await triton.call("unload_model", "wide")
 
 
 async def test_what_is_not_registered_or_retired_is_not_loaded(served: System, triton: Triton):
