@@ -114,6 +114,22 @@ class CommandHandler:
             await self._catch_up(decider, entity, known)
             return known.position, known.state
 
+    async def check(
+        self,
+        decider: Decider[Command, State],
+        entity: EntityId,
+        command: Command,
+        *,
+        metadata: Metadata,
+    ) -> None:
+        """Raises Refused if `handle` would, as things stand now; writes nothing."""
+        lock = self._locks.setdefault(entity, asyncio.Lock())
+        async with lock:
+            known = self._known(decider, entity)
+            await self._catch_up(decider, entity, known)
+            if metadata.event_id(0) not in known.positions:
+                decider.decide(known.state, command)
+
     async def _handle(
         self,
         decider: Decider[Command, State],

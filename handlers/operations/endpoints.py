@@ -128,15 +128,21 @@ class EndpointOperations(OperationsBase):
         detail: str,
         metadata: Metadata,
     ) -> results.Alert:
-        """A critical alert on the newest version rolls back; returns when every gateway has it."""
+        """A critical alert on the newest version rolls back; returns when every gateway has it.
+
+        While an alert is open that says as much already, that one is answered.
+        """
         alert_id = str(metadata.event_id(0))
         command = endpoints.RaiseAlert(
             alert_id=alert_id, kind=kind, severity=severity, version=version, detail=detail
         )
         outcome = await self._on_endpoint(tenant, endpoint, command, metadata)
         await self._gateways.applied(outcome.position)
+        assert outcome.state is not None, "there is no alert without an endpoint"
+        known = endpoints.open_alert(outcome.state, command)
+        assert known is not None, "the alert is open, or one that says as much"
         view = await self.endpoint_at(tenant, endpoint=endpoint, at=outcome.position)
-        return next(alert for alert in view.alerts if alert.id == alert_id)
+        return next(alert for alert in view.alerts if alert.id == known.alert_id)
 
     async def endpoint_at(self, tenant: str, *, endpoint: str, at: At | None) -> results.Endpoint:
         return await self._questions.endpoint_at(tenant, endpoint=endpoint, at=at)

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
+from msgspec.structs import replace
+
 from engine.analysis import compare, shadow_report
 from engine.decisions import endpoint as endpoints
 from engine.decisions.decider import Invalid
-from events import Metadata, Position
+from events import EntityId, Metadata, Position
 from events.catalogue.endpoints import Analysis, Step, Verdict
 from events.catalogue.traffic import WindowObserved
 from handlers.http.views import CompareView, ShadowView
@@ -35,18 +37,23 @@ class RolloutOperations(EndpointOperations):
         analysis: Analysis,
         metadata: Metadata,
     ) -> results.Rollout:
-        """The candidate is loaded first: one that cannot be has no event."""
+        """The candidate is loaded first, once nothing else is wrong: what is refused has no event,
+        not even that of a version that was loaded for nothing."""
         model = await self._model_of(tenant, endpoint)
-        registered = await self._prepare(tenant, model, {to})
+        _, usable = await self._usable(tenant, model)
         command = endpoints.StartRollout(
             rollout_id=str(metadata.event_id(0)),
             to=to,
             steps=steps,
             analysis=analysis,
             now=metadata.time,
-            registered=registered,
-            resident=self._routing.resident(tenant, model),
+            registered=usable,
+            resident=frozenset({to}),
         )
+        entity = EntityId(tenant, "endpoint", endpoint)
+        await self._commands.check(endpoints.DECIDER, entity, command, metadata=metadata)
+        await self._prepare(tenant, model, {to})
+        command = replace(command, resident=self._routing.resident(tenant, model))
         outcome = await self._on_endpoint(tenant, endpoint, command, metadata)
         live = outcome.state.rollout if outcome.state is not None else None
         rollout_id = live.rollout_id if live is not None else command.rollout_id

@@ -55,6 +55,26 @@ async def test_a_refusal_writes_nothing():
     assert await log.position() == before
 
 
+async def test_a_check_refuses_as_handling_would_and_writes_nothing():
+    log = MemoryLog()
+    handler = await prepared(log)
+    before = await log.position()
+    with pytest.raises(Refused):
+        await handler.check(model.DECIDER, FRAUD, move("prod", "9.9.9"), metadata=Metadata())
+    await handler.check(model.DECIDER, FRAUD, move("prod", "1.0.0"), metadata=Metadata())
+    assert await log.position() == before
+
+
+async def test_a_check_never_refuses_what_was_handled_before():
+    handler = await prepared(MemoryLog())
+    first = Metadata(command_id=uuid5(NAMESPACE, "first"))
+    await handler.handle(model.DECIDER, FRAUD, move("prod", "1.0.0"), metadata=first)
+    retire = model.RetireVersion(version="1.0.0", routed_by=frozenset({"chat"}))
+    with pytest.raises(Refused):
+        await handler.check(model.DECIDER, FRAUD, retire, metadata=Metadata())
+    await handler.check(model.DECIDER, FRAUD, retire, metadata=first)
+
+
 async def test_repeating_a_command_yields_no_events():
     log = MemoryLog()
     handler = await prepared(log)

@@ -97,6 +97,7 @@ async def target(
     ) as system:
         await system.client.register_model("m")
         await system.client.register_version("m", "1.0.0", runtime="echo")
+        await system.client.register_version("m", "2.0.0", runtime="echo")
         await system.client.create_endpoint("e", model="m", version="1.0.0")
         headers = {"Authorization": f"Bearer {system.key}"}
         async with httpx.AsyncClient(base_url=system.url, headers=headers) as http:
@@ -320,6 +321,71 @@ async def test_a_policy_without_a_meaning_is_refused(
     target: Target, policy: dict[str, Any], field: str
 ):
     await target.refuses("PUT", "/endpoints/e/policy", "invalid", field, json=policy)
+
+
+def steps(*weights: Any, **step: Any) -> dict[str, Any]:
+    return {"steps": [{"weight": weight, "hold_s": 1} | step for weight in weights]}
+
+
+def judged(**analysis: Any) -> dict[str, Any]:
+    return {"analysis": analysis}
+
+
+@pytest.mark.parametrize(
+    ("plan", "field"),
+    [
+        (steps(10, 10), "steps[1].weight"),
+        (steps(10, 5), "steps[1].weight"),
+        (steps(-1), "steps[0].weight"),
+        (steps(10, 100.1), "steps[1].weight"),
+        (steps(0), "steps[0].weight"),
+        (steps("10"), "steps[0].weight"),
+        (steps(10, hold_s=-0.001), "steps[0].hold_s"),
+        (steps(10, hold_s=30 * 86_400 + 1), "steps[0].hold_s"),
+        (steps(10, hold_s=1e300), "steps[0].hold_s"),
+        (steps(10, min_samples=-1), "steps[0].min_samples"),
+        (steps(10, min_samples=1.5), "steps[0].min_samples"),
+        (steps(10, until="tomorrow"), "steps[0].until"),
+        ({"steps": [{"weight": 10}]}, "steps[0].hold_s"),
+        (steps(*range(1, 40)), "steps"),
+        (judged(metric="happiness"), "analysis.metric"),
+        (judged(metric="latency"), "analysis.max_latency_ms"),
+        (judged(alpha=0), "analysis.alpha"),
+        (judged(alpha=1), "analysis.alpha"),
+        (judged(margin=-0.1), "analysis.margin"),
+        (judged(max_error_rate=0), "analysis.max_error_rate"),
+        (judged(max_error_rate=1.5), "analysis.max_error_rate"),
+        (judged(max_latency_ms=-5), "analysis.max_latency_ms"),
+        (judged(max_latency_ratio=0), "analysis.max_latency_ratio"),
+        (judged(max_disagreement_rate=0.1), "analysis.max_disagreement_rate"),
+        (judged(on_inconclusive="pray"), "analysis.on_inconclusive"),
+        (judged(luck=1), "analysis.luck"),
+        ({"to": "1.0.0"}, "to"),
+        ({"to": "7.7.7"}, "to"),
+        ({"to": "*"}, "to"),
+        ({"to": None}, "to"),
+        ({"from": "1.0.0"}, "from"),
+    ],
+    ids=str,
+)
+async def test_a_rollout_that_cannot_be_is_refused(
+    target: Target, plan: dict[str, Any], field: str
+):
+    body = {"to": "2.0.0"} | plan
+    await target.refuses("POST", "/endpoints/e/rollouts", "invalid", field, json=body)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+async def test_a_hold_that_is_no_finite_number_is_refused(target: Target, number: str):
+    body = b'{"to": "2.0.0", "steps": [{"weight": 5, "hold_s": %s}]}' % number.encode()
+    await target.refuses("POST", "/endpoints/e/rollouts", "invalid", content=body)
+
+
+@pytest.mark.parametrize("verb", ["promote", "pause", "resume", "abort"])
+async def test_a_rollout_that_is_none_is_not_steered(target: Target, verb: str):
+    await target.refuses("POST", f"/endpoints/e/rollouts/none/{verb}", "not_found")
+    await target.refuses("POST", f"/endpoints/x/rollouts/none/{verb}", "not_found")
+    await target.refuses("POST", f"/endpoints/e/rollouts/a.b/{verb}", "invalid")
 
 
 @pytest.mark.parametrize("weight", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])

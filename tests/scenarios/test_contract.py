@@ -315,6 +315,7 @@ async def test_a_critical_alert_rolls_back_and_a_warning_does_not(caller: Caller
     warned = await caller.call("POST", alerts, status=201, json=body)
     assert body.items() <= warned.items()
     assert warned["version"] == "2.0.0"
+    assert await caller.call("POST", alerts, status=201, json=body) == warned
     shown = await caller.call("GET", "/endpoints/alarmed", status=200)
     assert (shown["active"], shown["alerts"]) == ("2.0.0", [warned])
     body = {"kind": "errors", "severity": "critical"}
@@ -746,7 +747,10 @@ REPEATS: list[tuple[str, str, Any, list[tuple[str, str, Any]]]] = [
         "POST",
         "/endpoints/again/rollouts",
         {"to": "1.0.0"},
-        [("POST", "/endpoints/again/rollback", {})],
+        [
+            ("POST", "/endpoints/again/rollback", {}),
+            ("POST", "/endpoints/again/rollouts", {"to": "2.0.0"}),
+        ],
     ),
     ("POST", "/models/again/versions/6.0.0/retire", None, []),
     ("POST", "/tenants", {"name": "twice"}, [("PUT", "/tenants/twice/quota", {"models_max": 1})]),
