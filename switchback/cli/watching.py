@@ -98,7 +98,14 @@ def screen_on(
         yield Picture(live, now=now)
 
 
-async def watch(client: Client, endpoint: str, rollout_id: str, screen: Screen) -> _JSON:
+async def watch(
+    client: Client,
+    endpoint: str,
+    rollout_id: str,
+    screen: Screen,
+    *,
+    refresh_s: float = REFRESH_SECONDS,
+) -> _JSON:
     """Show a rollout until it has ended; what it was then."""
     rollout = await client.rollout(endpoint, rollout_id)
     coming = client.follow_events(after=rollout["position"], entity=f"endpoint/{endpoint}")
@@ -108,7 +115,7 @@ async def watch(client: Client, endpoint: str, rollout_id: str, screen: Screen) 
             while rollout["state"] not in ENDED:
                 screen.shown(rollout)
                 arriving = arriving or asyncio.ensure_future(anext(events))
-                await asyncio.wait({arriving}, timeout=REFRESH_SECONDS)
+                await asyncio.wait({arriving}, timeout=refresh_s)
                 if arriving.done():
                     event, arriving = arriving.result(), None
                     client.min_position = max(client.min_position, event["position"])

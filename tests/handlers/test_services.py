@@ -43,6 +43,31 @@ async def test_a_life_by_messages_alone(system: System):
     assert drained["changed"] is True
 
 
+async def test_a_rollout_is_started_and_steered_by_messages(system: System):
+    await ask(system, "cmd.default.model.register", model="fraud")
+    for version in ("1.0.0", "2.0.0"):
+        registered = {"model": "fraud", "version": version, "runtime": "echo"}
+        await ask(system, "cmd.default.model.register_version", **registered)
+    endpoint = {"endpoint": "scores", "model": "fraud", "version": "1.0.0"}
+    await ask(system, "cmd.default.endpoint.create", **endpoint)
+    steps = [{"weight": weight, "hold_s": 3600} for weight in (10, 50)]
+    started = await ask(
+        system, "cmd.default.endpoint.start_rollout", endpoint="scores", to="2.0.0", steps=steps
+    )
+    assert (started["state"], started["weight"]) == ("running", 10)
+    named = {"endpoint": "scores", "rollout_id": started["id"]}
+    held = await ask(system, "cmd.default.endpoint.pause_rollout", **named)
+    assert held["held_reason"] == "paused"
+    resumed = await ask(system, "cmd.default.endpoint.resume_rollout", **named)
+    assert resumed["state"] == "running"
+    promoted = await ask(system, "cmd.default.endpoint.promote_rollout", **named, from_step=0)
+    assert (promoted["step"], promoted["weight"]) == (1, 50)
+    aborted = await ask(system, "cmd.default.endpoint.abort_rollout", **named, reason="worse")
+    assert (aborted["state"], aborted["detail"]) == ("aborted", "worse")
+    at = await system.client.endpoint("scores", at=int(str(aborted["position"])))
+    assert at["policy"]["split"] == {"1.0.0": 100.0}
+
+
 async def test_a_repeated_command_id_happens_once(system: System):
     payload = {"model": "fraud", "command_id": str(uuid4())}
     first = await ask(system, "cmd.default.model.register", **payload)
@@ -58,6 +83,24 @@ async def test_a_repeated_command_id_happens_once(system: System):
         ("cmd.default.model.register", {}, "invalid"),
         ("cmd.default.model.explode", {}, "not_found"),
         ("cmd.default.endpoint.roll_back", {"endpoint": "nowhere"}, "not_found"),
+        ("cmd.default.endpoint.start_rollout", {"endpoint": "e"}, "invalid"),
+        (
+            "cmd.default.endpoint.start_rollout",
+            {"endpoint": "e", "to": "2.0.0", "steps": []},
+            "invalid",
+        ),
+        (
+            "cmd.default.endpoint.start_rollout",
+            {"endpoint": "e", "to": "2.0.0", "analysis": {"metric": "beauty"}},
+            "invalid",
+        ),
+        ("cmd.default.endpoint.start_rollout", {"endpoint": "e", "to": "2.0.0"}, "not_found"),
+        (
+            "cmd.default.endpoint.promote_rollout",
+            {"endpoint": "e", "rollout_id": "r", "from_step": -1},
+            "invalid",
+        ),
+        ("cmd.default.endpoint.abort_rollout", {"endpoint": "e", "rollout_id": "r"}, "not_found"),
         ("cmd.-bad.model.register", {"model": "fraud"}, "invalid"),
     ],
 )
