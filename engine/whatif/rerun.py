@@ -15,7 +15,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -38,6 +38,8 @@ from engine.whatif.record import Move, RecordedRollout
 from events.catalogue.endpoints import Analysis, Step, Verdict
 from events.catalogue.traffic import WindowObserved
 
+LATE_SECONDS_MAX: Final = 1.0
+"""People who act so soon after the end of a window may be faster than the window."""
 _Stimulus: TypeAlias = tuple[datetime, int, "int | Move"]
 """Time, rank among those of the same time, and the index of a window or a recorded move."""
 
@@ -143,11 +145,11 @@ class _Run:
         if isinstance(action, Wait):
             return
         ahead = self._recorded_ahead
-        if ahead is not None and ahead.is_own and ahead.time >= now:
-            self._deferred = action
-        else:
+        if ahead is None or not _is_only_later(ahead, now):
             self._same = False
             self._take(action, now, judgement)
+        elif ahead.is_own:
+            self._deferred = action
 
     def _recorded_move(self, move: Move) -> None:
         if not move.is_own:
@@ -300,6 +302,13 @@ class _Run:
         if self._ended is None:
             return "running" if self._held is None else "held"
         return "completed" if self._acts[-1].action == "completed" else "aborted"
+
+
+def _is_only_later(move: Move, due: datetime) -> bool:
+    """Whether what is due may have had to wait for this recorded move: for an own one because it
+    is what was due, for one of people because they came between."""
+    latest = timedelta.max if move.is_own else timedelta(seconds=LATE_SECONDS_MAX)
+    return timedelta() <= move.time - due <= latest
 
 
 def _is_alike(action: Action, move: Move) -> bool:

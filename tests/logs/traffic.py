@@ -97,6 +97,12 @@ class TrafficRecorder(Recorder):
         )
         await self.endpoint(command, actor="reaction:rollouts")
 
+    async def try_endpoint(self, command: endpoint.Command) -> None:
+        """A command of somebody who does not look first: it may change nothing."""
+        state = self.route.state
+        if endpoint.DECIDER.decide(state, command):
+            await self.endpoint(command)
+
     async def at(self, time: datetime, deed: Awaitable[None]) -> None:
         """Do something at a time."""
         self._clock = time
