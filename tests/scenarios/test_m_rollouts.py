@@ -179,6 +179,32 @@ async def test_m04_a_shadow_is_compared_and_never_answers(system: System):
     assert compared["versions"]["2.0.0"]["requests"] == 0  # copies are no requests
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("answer", "state"), [("yes", "completed"), ("no", "aborted")])
+async def test_m04_a_shadow_that_disagrees_is_never_promoted(
+    system: System, answer: str, state: str
+):
+    client = system.client
+    await endpoint_of(client, v1_0_0={"answer": "yes"}, v2_0_0={"answer": answer})
+    shadow = [{"version": "2.0.0"}]
+    await client.set_policy("scores", {"split": {"1.0.0": 100}, "shadow": shadow})
+    plan = [
+        {"weight": 0, "hold_s": 0.2, "min_samples": 20},
+        {"weight": 50, "hold_s": 0.2, "min_samples": 5},
+    ]
+    async with traffic(client, "scores") as asked:
+        started = await client.start_rollout(
+            "scores", to="2.0.0", steps=plan, analysis={"max_disagreement_rate": 0.2, "margin": 0.5}
+        )
+        ended = await client.wait_for_rollout("scores", started["id"])
+    assert ended["state"] == state, ended
+    assert asked.failed == 0
+    if state == "aborted":
+        assert asked.answered.keys() == {"1.0.0"}
+        assert ended["detail"].startswith("max_disagreement_rate: ")
+        assert (ended["reason"], ended["step"]) == ("failed", 0)
+
+
 async def test_m05_a_critical_alert_restores_the_old_version_at_once(system: System):
     client = system.client
     await endpoint_of(client, v1_0_0={}, v2_0_0={"error_rate": 1.0})
