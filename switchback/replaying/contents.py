@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from operator import itemgetter
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -17,6 +18,8 @@ from projections.tables import PROJECTIONS
 
 Tables: TypeAlias = dict[str, list[dict[str, Any]]]
 """Table name -> its rows as JSON values, in order of their key."""
+_EXACT_MAX: Final = 2**53
+"""Beyond, a float is no exact integer, and neither is shown as one."""
 
 
 def plain_rows(table: Table[Any], rows: Iterable[Iterable[Any]]) -> list[dict[str, Any]]:
@@ -47,4 +50,10 @@ def _plain(table: Table[Any], row: Iterable[Any]) -> dict[str, Any]:
 
 def _value(column: Column, value: Any) -> Any:
     text = value if column.sql_type == "jsonb" and value is not None else msgspec.json.encode(value)
-    return msgspec.json.decode(text)
+    return json.loads(text, parse_int=_number)
+
+
+def _number(digits: str) -> int | float:
+    """jsonb writes a large float without its exponent, as an integer it never was."""
+    number = int(digits)
+    return number if abs(number) <= _EXACT_MAX else float(digits)
