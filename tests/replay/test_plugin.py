@@ -12,6 +12,7 @@ from engine.decisions import tenant
 from events import EntityId, EventLog
 from events.catalogue.tenants import TenantCreated
 from switchback.replaying import EventRefused, read_log
+from switchback.replaying.whatif import PolicyRefused
 from switchback.testing import Replay
 from tests.logs.record import DIRECTORY
 
@@ -74,3 +75,21 @@ def test_replay_refuses_an_event_that_cannot_follow(replay: Replay) -> None:
 
 def test_given_is_among_the_plugins_fixtures(given) -> None:
     given(tenant.DECIDER).when(tenant.CreateTenant(name="acme")).then([TenantCreated(name="acme")])
+
+
+def test_replay_reads_a_log_with_traffic_and_asks_what_if(replay: Replay) -> None:
+    log = "../logs/judged-patiently.jsonl"
+    assert replay(log).routing.routes["acme", "score"].state.active == "1.0.0"
+    (report,) = replay.what_if(log, {"analysis": {"alpha": 0.2}})
+    assert (report.recorded.state, report.what_if.state) == ("aborted", "aborted")
+    assert report.detection_difference_s is not None
+    assert report.detection_difference_s < 0
+    with pytest.raises(PolicyRefused) as refused:
+        replay.what_if(log, {"steps": [{"weight": 0, "hold_s": 1}]})
+    assert refused.value.fields == {"steps[0].weight": "must be more than 0: it is the last"}
+
+
+@pytest.mark.event_log("../logs/judged-held.jsonl")
+async def test_event_log_takes_the_events_of_a_log_with_traffic(event_log: EventLog) -> None:
+    recorded = list(read_log(DIRECTORY / "judged-held.jsonl"))
+    assert await event_log.position() == len(recorded)
