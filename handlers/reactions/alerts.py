@@ -100,10 +100,14 @@ class Alerts:
 
     async def _look(self, entity: EntityId, window: WindowObserved) -> None:
         route = self._routing.routes.get((entity.tenant, entity.id))
-        if route is None or window.policy != route.table.position:
+        if route is None:
+            return
+        recent = self._recent_of(entity)
+        recent.observe(window)
+        if window.policy != route.table.position:
             return  # of a policy that is over, or that this process has yet to hear of
         version = route.state.newest
-        alarm = self._recent_of(entity).observed(window, version)
+        alarm = recent.alarm(version)
         if alarm is not None:
             self._last_seen[entity, version] = self._now()
             if not _is_open(route, alarm.kind, version):

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
+import pytest
+from scipy.stats import binom
+
 from engine.analysis.bursts import (
+    BURST_CHANCE_MAX,
     BURST_FAILURES_MIN,
     BURST_SECONDS,
     STALL_IN_FLIGHT_MIN,
@@ -37,8 +41,9 @@ def window(
 def alarm_after(*windows: WindowObserved, version: str = "2.0.0") -> Alarm | None:
     """After the last of them."""
     recent = Recent()
-    found = [recent.observed(each, version) for each in windows]
-    return found[-1]
+    for each in windows:
+        recent.observe(each)
+    return recent.alarm(version)
 
 
 def test_a_version_that_fails_always_is_seen_with_its_fifth_failure():
@@ -74,6 +79,38 @@ def test_a_version_is_not_blamed_when_the_others_fail_alike():
     assert alarm_after(window(0, everywhere)) is None
     only_mine = {"1.0.0": seen(100, 40), "2.0.0": seen(20, 20)}
     assert alarm_after(window(0, only_mine)) is not None
+
+
+def test_what_is_usual_is_learnt_from_before_the_switch():
+    """Where one request in three fails anyway, half of twelve is bad luck."""
+    healthy = [window(n, {"1.0.0": seen(60)}, policy=7) for n in range(10)]
+    failing = [window(n, {"1.0.0": seen(60, 20)}, policy=7) for n in range(10)]
+    half = window(11, {"2.0.0": seen(12, 6)}, policy=9)
+    assert alarm_after(*healthy, half) is not None
+    assert alarm_after(*failing, half) is None
+    assert alarm_after(*failing, window(11, {"2.0.0": seen(20, 20)}, policy=9)) is not None
+
+
+def test_what_was_usual_long_ago_is_forgotten():
+    failing = window(0, {"1.0.0": seen(600, 300)}, policy=7)
+    much_later = window(3_600, {"1.0.0": seen(0)}, policy=7)
+    half = window(3_601, {"2.0.0": seen(20, 10)}, policy=9)
+    assert alarm_after(failing, half) is None
+    assert alarm_after(failing, much_later, half) is not None
+
+
+@pytest.mark.parametrize("usual", [0.01, 0.05, 0.2, 0.5])
+@pytest.mark.parametrize("requests", [5, 10, 40])
+def test_a_version_as_good_as_the_others_is_hardly_ever_blamed(usual: float, requests: int):
+    """Against the exact tail: what raises the alarm is as rare as is said."""
+    others = [window(n, {"1.0.0": seen(1_000, round(1_000 * usual))}) for n in range(10)]
+    alarming = [
+        failed
+        for failed in range(requests + 1)
+        if alarm_after(*others, window(10, {"2.0.0": seen(requests, failed)})) is not None
+    ]
+    chance = sum(float(binom.pmf(failed, requests, usual)) for failed in alarming)
+    assert chance <= BURST_CHANCE_MAX * 1.1
 
 
 def test_a_version_is_not_blamed_for_nodes_that_are_away():
