@@ -18,6 +18,7 @@ from typing import Final, TypeAlias
 
 from switchback.bench import (
     commands,
+    detection,
     inference,
     judgement,
     replays,
@@ -58,6 +59,7 @@ LINES: Final[Mapping[str, Line]] = MappingProxyType(
         switches.NAME: switches.measure,
         inference.NAME: inference.measure,
         judgement.NAME: judgement.measure,
+        detection.NAME: detection.measure,
         soak.NAME: soak.measure,
     }
 )

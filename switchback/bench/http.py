@@ -53,6 +53,7 @@ class RequestFailed(Exception):
     def __init__(self, request: bytes, answer: Answer) -> None:
         said = answer.body.decode(errors="replace")[:_SAID_CHARS_MAX]
         super().__init__(f"{request.split(_LINE_END, 1)[0].decode()}: {answer.status} {said}")
+        self.answer = answer
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):

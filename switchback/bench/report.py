@@ -17,6 +17,7 @@ _UNITS: Final[dict[Unit, str]] = {
     "count": "",
     "requests": " requests",
 }
+_DIGITS: Final[dict[Unit, int]] = {"/s": 0, "s": 1, "count": 0, "requests": 0}
 _SIGNS: Final = {"at least": "≥", "at most": "≤"}
 
 
@@ -63,7 +64,7 @@ def _cells(row: Row, *, repeated: bool) -> tuple[str, ...]:
 
 
 def _value(value: float, unit: Unit) -> str:
-    digits = 0 if unit in ("/s", "s", "count", "requests") else 2
+    digits = _DIGITS.get(unit, 2)
     return f"{value:,.{digits}f}{_UNITS[unit]}"
 
 

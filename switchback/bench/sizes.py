@@ -27,6 +27,12 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     judged_runs: int = 2_000
     """Simulated runs behind each probability of a false alarm; of other figures, a tenth."""
     judged_windows: int = 20_000
+    detections: int = 5
+    """Canaries of each kind that are to be found out."""
+    detected_per_s: tuple[int, ...] = (50, 500)
+    """Requests to the endpoint of such a canary."""
+    detection_seconds_max: float = 20.0
+    """For those that fail only now and then."""
     swaps: int = 1_000
     """Of the soak, which is one long round."""
     swaps_before: int = 100
@@ -47,6 +53,9 @@ QUICK: Final = Sizes(
     inferences=300,
     judged_runs=400,
     judged_windows=5_000,
+    detections=3,
+    detected_per_s=(50,),
+    detection_seconds_max=15.0,
     swaps=200,
     swaps_before=50,
 )

@@ -58,12 +58,17 @@ class Stage:
 
     async def start(self, *roles: Role, name: str = "local") -> System:
         """A process with these roles, or with all. Raises BenchFailed."""
-        settings = msgspec.structs.replace(self._settings, gateway_id=name, node_id=name)
-        serving = await self._stack.enter_async_context(
-            _running(settings, self.addresses, roles or ROLES)
-        )
-        target = Target(serving.host, serving.port, serving.key)
-        return System(serving.pid, target)
+        return await self._stack.enter_async_context(self.running(*roles, name=name))
+
+    @asynccontextmanager
+    async def running(
+        self, *roles: Role, name: str = "local", **changes: Any
+    ) -> AsyncIterator[System]:
+        """The same for as long as the block lasts; `changes` are other settings than usual."""
+        settings = msgspec.structs.replace(self._settings, gateway_id=name, node_id=name, **changes)
+        async with _running(settings, self.addresses, roles or ROLES) as serving:
+            target = Target(serving.host, serving.port, serving.key)
+            yield System(serving.pid, target)
 
     async def call(
         self,

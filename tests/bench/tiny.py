@@ -19,6 +19,9 @@ TINY: Final = Sizes(
     inferences=20,
     judged_runs=20,
     judged_windows=20,
+    detections=2,
+    detected_per_s=(200,),
+    detection_seconds_max=1.0,
     swaps=6,
     swaps_before=2,
 )
