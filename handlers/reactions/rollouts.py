@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 from uuid import UUID, uuid5
 
@@ -17,7 +17,15 @@ import msgspec
 import structlog
 
 from engine.analysis.evidence import Judgement
-from engine.analysis.stepping import Abort, Action, Advance, Hold, Wait, next_action
+from engine.analysis.stepping import (
+    Abort,
+    Action,
+    Advance,
+    Hold,
+    Wait,
+    next_action,
+    settled_at,
+)
 from engine.decisions import endpoint
 from engine.decisions.decider import Refused
 from events import EntityId, EventLog, InvalidIdentifier, LogError, MalformedEvent, Metadata
@@ -33,9 +41,6 @@ _log = structlog.get_logger(__name__)
 
 TIMER_KIND: Final = "rollout"
 RETRY_SECONDS: Final = 0.5
-WINDOWS_BEHIND_SECONDS: Final = 2.0
-"""A window is on the log about a second after it began: until then a step whose hold is over and
-that has not passed is not called inconclusive."""
 SAMPLE_RATIO: Final = "sample_ratio"
 _NAMESPACE: Final = UUID("c2a0f6de-4b1f-5f0a-a7d8-6f3c0b9e5d47")
 
@@ -108,7 +113,7 @@ class Rollouts:
             step=rollout.step,
             hold_until=rollout.hold_until,
         )
-        due = rollout.hold_until + timedelta(seconds=WINDOWS_BEHIND_SECONDS)
+        due = settled_at(rollout.hold_until)
         try:
             await self._timers.set(name, due=due, payload=msgspec.json.encode(payload))
         except LogError as error:
@@ -163,7 +168,7 @@ class Rollouts:
             return
         found = (rollout.rollout_id, rollout.step, rollout.hold_until)
         if found == (end.rollout_id, end.step, end.hold_until):
-            await self._act(route, now=max(self._now(), _settled_at(rollout)))
+            await self._act(route, now=max(self._now(), settled_at(rollout.hold_until)))
 
     async def _act(self, route: Route, *, now: datetime) -> None:
         """Do what the evidence and the clock say, if anything."""
@@ -178,7 +183,7 @@ class Rollouts:
             held=rollout.held,
             hold_over=now >= rollout.hold_until,
         )
-        if judgement.outcome == "inconclusive" and now < _settled_at(rollout):
+        if judgement.outcome == "inconclusive" and now < settled_at(rollout.hold_until):
             return
         command = self._command(route, judgement, action)
         if command is not None:
@@ -247,11 +252,6 @@ def _live(route: Route) -> endpoint.Rollout:
 def _is_alarm(verdict: Verdict) -> bool:
     e_value, threshold = verdict.e_value, verdict.threshold
     return e_value is not None and threshold is not None and e_value >= threshold
-
-
-def _settled_at(rollout: endpoint.Rollout) -> datetime:
-    """When the windows of the whole hold are on the log."""
-    return rollout.hold_until + timedelta(seconds=WINDOWS_BEHIND_SECONDS)
 
 
 def _because(judgement: Judgement) -> str:

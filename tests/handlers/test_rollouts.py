@@ -11,6 +11,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
+from engine.analysis.stepping import WINDOWS_BEHIND_SECONDS
 from engine.decisions import endpoint
 from events import UNCHECKED, EntityId, Metadata
 from events.catalogue.endpoints import (
@@ -29,7 +30,7 @@ from events.catalogue.traffic import Units, VersionWindow, WindowObserved
 from events.memory import MemoryLog
 from handlers.judging import Judging
 from handlers.reactions import rollouts as module
-from handlers.reactions.rollouts import WINDOWS_BEHIND_SECONDS, HoldEnd, Rollouts
+from handlers.reactions.rollouts import HoldEnd, Rollouts
 from tests.handlers.world import (
     CHAT,
     SOON_SECONDS,
