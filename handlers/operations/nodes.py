@@ -41,8 +41,10 @@ class NodeOperations(OperationsBase):
         await self._routing.reach(loaded)
         resident = self._routing.resident(tenant, model)
         for ref in refs:
-            if ref.version not in resident:  # one of them took another's memory
-                raise LoadRefused(ref, "memory: there is not enough for all of them at once")
+            if ref.version not in resident:
+                raise LoadRefused(
+                    ref, "gone again: not enough memory for all, or unloaded by request"
+                )
         return loaded
 
     async def unload_version(self, tenant: str, *, model: str, version: str | None) -> Position:

@@ -10,10 +10,12 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
+from tritonclient.http import InferenceServerClient
 
 from engine.runtimes.artifacts import describe_artifact
 from switchback.embedded import PostgresServer
 from tests.interfaces.blocking import OneThread
+from tests.interfaces.triton import Triton
 from tests.scenarios.standing import standing
 from tests.system import System
 
@@ -80,6 +82,14 @@ def thread() -> AsyncIterator[OneThread]:
     """For clients that block, and belong to the thread that made them."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         yield OneThread(pool)
+
+
+@pytest_asyncio.fixture
+async def triton(served: System, thread: OneThread) -> AsyncIterator[Triton]:
+    address = served.url.removeprefix("http://")
+    client = await thread(InferenceServerClient, address, network_timeout=20.0)
+    yield Triton(client, thread, served.key)
+    await thread(client.close)
 
 
 def _artifact(directory: Path) -> dict[str, Any]:

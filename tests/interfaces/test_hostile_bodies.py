@@ -235,3 +235,32 @@ async def test_a_body_that_is_packed_or_too_large_is_refused(http: httpx.AsyncCl
     blob = b"\0" * 9 * 1024 * 1024
     headers = {JSON_LENGTH_HEADER: "10"}
     checked(await http.post(INFER, content=blob, headers=headers), "too_large")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "blob", "field"),
+    [
+        ((4,), b"\0\0\0", "inputs[0].parameters.binary_data_size"),
+        ((4, 4), b"\0" * 7, "inputs[1].parameters.binary_data_size"),
+        ((4,), b"\0" * 5, "body"),
+        ((3,), b"\0" * 4, "inputs[0].parameters.binary_data_size"),
+        ((2**62,), b"\0" * 4, "inputs[0].parameters.binary_data_size"),
+        ((), b"\0", "body"),
+    ],
+)
+async def test_binary_data_that_is_cut_off_or_left_over_is_refused(
+    http: httpx.AsyncClient, sizes: tuple[int, ...], blob: bytes, field: str
+):
+    tensors = [
+        {
+            "name": f"x{i}",
+            "shape": [1],
+            "datatype": "INT32",
+            "parameters": {"binary_data_size": size},
+        }
+        for i, size in enumerate(sizes)
+    ]
+    header = json.dumps({"inputs": tensors}).encode()
+    headers = {JSON_LENGTH_HEADER: str(len(header))}
+    problem = checked(await http.post(INFER, content=header + blob, headers=headers), "invalid")
+    assert list(problem["fields"]) == [field]

@@ -31,7 +31,8 @@ def flags(served: System) -> Iterator[OpenFeatureClient]:
 
 
 def a_client(url: str, key: str) -> Iterator[OpenFeatureClient]:
-    provider = OFREPProvider(url, headers_factory=lambda: {"Authorization": f"Bearer {key}"})
+    headers = {"Authorization": f"Bearer {key}"}
+    provider = OFREPProvider(url, headers_factory=lambda: headers, timeout=20.0)
     api.set_provider(provider)
     try:
         yield api.get_client()
