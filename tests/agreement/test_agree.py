@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.agreement import CHARS_MAX, DEPTH_MAX, VALUES_MAX, ComparisonFailed, agree
@@ -43,12 +43,14 @@ def agrees(one: Any, other: Any, comparison: Comparison = EXACT) -> bool:
     return said
 
 
+@settings(deadline=None)
 @given(value=values, comparison=st.sampled_from(KINDS))
 def test_whatever_it_is_it_agrees_with_itself(value, comparison):
     copy = msgspec.msgpack.decode(msgspec.msgpack.encode(value))
     assert agrees(value, copy, comparison)
 
 
+@settings(deadline=None)
 @given(one=values, other=values, comparison=st.sampled_from(KINDS))
 def test_who_agrees_exactly_agrees_in_every_way_and_both_ways(one, other, comparison):
     assert not agrees(one, other) or agrees(one, other, comparison)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from events import AppendOutcomeUnknown, LogUnavailable
@@ -149,6 +149,7 @@ def quantile(sketch: LatencySketch, q: float) -> float:
     raise AssertionError("no such rank")
 
 
+@settings(deadline=None)
 @given(
     latencies=st.lists(
         st.one_of(st.just(0.0), st.floats(min_value=1e-3, max_value=1e7)), min_size=1, max_size=200
@@ -168,6 +169,7 @@ def test_quantiles_of_a_sketch_are_within_the_stated_accuracy(latencies, q):
     assert sketch.sum_ms == pytest.approx(sum(latencies))
 
 
+@settings(deadline=None)
 @given(
     first=st.lists(st.floats(min_value=1e-3, max_value=1e6), min_size=1),
     second=st.lists(st.floats(min_value=1e-3, max_value=1e6), min_size=1),
