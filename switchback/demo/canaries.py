@@ -62,6 +62,8 @@ async def rehearse(
         shadow = await _shadowed(client)
         _tell_shadow(console, shadow)
         good = await _let_in(console, client, watch, to=GOOD)
+        took_s = good.ended - good.began
+        console.print(f"{GOOD} was let in within {took_s:.1f} s, with nobody there.\n")
         bad = await _let_in(console, client, watch, to=BAD)
         await watch.more(REQUESTS_AFTER)
     return Rehearsed(shadow=shadow, good=good, bad=bad)

@@ -22,7 +22,7 @@ _STYLES: Final[Mapping[str, str]] = {
 }
 JUDGED: Final = "error_rate"
 """The metric that is shown."""
-CAPTION: Final = "more errors: than the baseline, and at most at every look; e-value 20 is an alarm"
+CAPTION: Final = "more errors than the baseline, at most so many; an e-value of 20 is an alarm"
 
 
 class Ramp:
@@ -53,7 +53,9 @@ class Ramp:
         self._live.update(self._table(), refresh=True)
 
     def _table(self) -> RenderableType:
-        table = Table(title=self._title, title_justify="left", caption=CAPTION)
+        table = Table(
+            title=self._title, title_justify="left", caption=CAPTION, caption_justify="left"
+        )
         table.add_column("step", justify="right")
         for column in (
             "clients saw",
