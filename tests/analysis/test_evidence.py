@@ -156,6 +156,31 @@ def test_only_so_many_windows_wait_for_their_step() -> None:
     assert verdict(judgement, "error_rate").candidate_samples == WINDOWS_AHEAD_MAX
 
 
+def test_windows_of_policies_long_past_take_no_room_from_those_that_wait() -> None:
+    early = Evidence(baseline="1", candidate="2", analysis=Analysis())
+    early.enter(step=0, policy=5, share=0.1)
+    early.observe(bad(policy=6))
+    for _ in range(WINDOWS_AHEAD_MAX):
+        early.observe(window(policy=4))
+    early.enter(step=1, policy=6, share=0.1)
+    assert early.judge(STEP).outcome == "fail"
+
+
+def test_entering_a_policy_again_changes_nothing() -> None:
+    made = evidence(share=0.1)
+    made.enter(step=3, policy=1, share=0.9)
+    made.observe(good())
+    assert made.judge(STEP).verdicts == judged(good()).verdicts
+
+
+def test_harm_that_only_one_of_two_gateways_sees_is_found_and_none_is_made_of_two() -> None:
+    seen = window(version(900, 9), version(100, 4))
+    twice = msgspec.structs.replace(seen, gateway="g2")
+    alone, both = (verdict(judged(*windows), "error_rate") for windows in ([seen], [seen, twice]))
+    assert both.e_value == pytest.approx(alone.e_value)
+    assert judged(twice, bad()).outcome == "fail"
+
+
 @pytest.mark.parametrize("policy", [0, 3, 4])
 def test_windows_of_other_policies_say_nothing(policy: int) -> None:
     made = Evidence(baseline="1", candidate="2", analysis=Analysis())
@@ -318,6 +343,13 @@ def test_a_mean_latency_of_few_answers_is_inconclusive() -> None:
     assert (found.outcome, found.interval) == ("inconclusive", None)
 
 
+def test_a_mean_latency_without_a_baseline_is_not_judged() -> None:
+    alone = window(two=version(1_000, latency=FAST))
+    found = limit(Analysis(max_latency_ratio=2.0), "max_latency_ratio", alone, share=1.0)
+    assert (found.outcome, found.interval) == ("pass", None)
+    assert "not judged" in found.detail
+
+
 SHADOWED = Analysis(max_disagreement_rate=0.05)
 
 
@@ -355,8 +387,19 @@ def test_a_shadow_passes_only_when_it_is_shown_to_disagree_rarely(
 def test_a_shadow_that_disagreed_too_often_stays_failed() -> None:
     made = evidence(SHADOWED, share=0.0)
     made.observe(copies(1_000, 800))
-    made.observe(copies(100_000, 100_000))
+    made.observe(copies(100_000, 99_999))
     assert made.judge(STEP).outcome == "fail"
+
+
+def test_what_a_shadow_showed_before_does_not_replace_what_this_step_asks_for() -> None:
+    made = evidence(SHADOWED, share=0.0)
+    made.observe(copies(1_000, 1_000))
+    made.enter(step=1, policy=2, share=0.0)
+    step = Step(weight=0.0, hold_s=60.0, min_samples=10)
+    made.observe(window(version(1_000), policy=2))
+    assert made.judge(step).outcome == "inconclusive"
+    made.observe(msgspec.structs.replace(copies(10, 10), policy=2))
+    assert made.judge(step).outcome == "pass"
 
 
 def test_requests_are_not_judged_while_the_candidate_gets_none() -> None:

@@ -52,6 +52,14 @@ def test_a_difference_of_means_is_found_and_its_size_is_inside() -> None:
     assert within is not None and within[1] < 0.0
 
 
+def test_a_ratio_is_the_same_as_a_baseline_that_is_so_many_times_slower() -> None:
+    generator = np.random.default_rng(8)
+    baseline, candidate = generator.exponential(50.0, 900), generator.exponential(120.0, 300)
+    by_ratio = difference(of(baseline), of(candidate), alpha=0.05, ratio=3.0)
+    by_values = difference(of(3.0 * baseline), of(candidate), alpha=0.05)
+    assert by_ratio == pytest.approx(by_values)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [0.5, 0.05])
 def test_means_that_do_not_differ_rarely_seem_to_at_any_look(share: float) -> None:

@@ -48,6 +48,11 @@ def test_no_failures_leave_an_upper_bound_and_failures_only_a_lower_one() -> Non
     assert (1.0 - low, high) == (pytest.approx(0.00638, abs=1e-5), 1.0)
 
 
+def test_a_single_failure_at_a_tiny_alpha_leaves_every_lower_rate_possible() -> None:
+    assert interval(1, 10, alpha=1e-6)[0] == 0.0
+    assert interval(9, 10, alpha=1e-6)[1] == 1.0
+
+
 def test_without_samples_every_rate_is_possible() -> None:
     assert interval(0, 0, alpha=ALPHA) == (0.0, 1.0)
 
