@@ -17,6 +17,7 @@ from tests.cli.running import SWITCHBACK
 
 pytestmark = pytest.mark.slow
 LEASE_SECONDS = 1.0
+BOTH = {"1.0.0", "2.0.0"}
 
 
 class Cluster(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,3 +174,29 @@ async def test_a_projector_killed_under_load_is_taken_over_by_another(cluster: C
             text=True,
         )
         assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+async def test_a_reactor_killed_in_a_rollout_is_taken_over_and_judges_what_came_before(
+    cluster: Cluster,
+):
+    """Two gateways tell of the traffic; the reactor that ends the rollout saw none of its start."""
+    one, two = cluster.one, cluster.two
+    await prepared(one)
+    steps = [{"weight": weight, "hold_s": 1.0, "min_samples": 5} for weight in (30, 60)]
+    started = await one.start_rollout("scores", to="2.0.0", steps=steps, analysis={"margin": 0.5})
+    await one.pause_rollout("scores", started["id"])  # so that the first reactor takes no step
+    assert await versions(one, requests=100) == await versions(two, requests=100) == BOTH
+    cluster.processes["reactor"].kill()
+    with served("reactor", cluster.directory / "reactor-2", cluster.environment):
+        await one.resume_rollout("scores", started["id"])
+        ended = asyncio.create_task(two.wait_for_rollout("scores", started["id"]))
+        while not ended.done():
+            await asyncio.gather(versions(one), versions(two))
+        rollout = await ended
+    assert rollout["state"] == "completed"
+    history = [event async for event in one.events(entity="endpoint/scores")]
+    passed = next(event["data"] for event in history if "rollout_advanced" in event["type"])
+    assert passed["reason"] == "passed"
+    errors = next(v for v in passed["verdicts"] if v["metric"] == "error_rate")
+    assert errors["candidate_samples"] + errors["baseline_samples"] >= 200
+    assert await versions(one) == await versions(two) == {"2.0.0"}
