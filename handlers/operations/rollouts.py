@@ -158,11 +158,16 @@ class RolloutOperations(EndpointOperations):
     async def _rollout_seen(
         self, tenant: str, endpoint: str, rollout_id: str, position: Position
     ) -> results.Rollout:
-        """The rollout at a position, once every live gateway routes by it."""
+        """The rollout at a position, once every live gateway routes by it.
+
+        It says that position, and not that of its own last event: an abort's policy comes after,
+        and whoever waits for what the answer says must see it.
+        """
         await self._gateways.applied(position)
-        return await self._questions.rollout_at(
+        found = await self._questions.rollout_at(
             tenant, endpoint=endpoint, rollout_id=rollout_id, at=position
         )
+        return replace(found, position=position)
 
 
 def _pair(

@@ -101,6 +101,8 @@ class RolloutCalls(Calls):
                 if event["data"].get("rollout_id") != rollout_id:
                     continue
                 if _STATE_AFTER.get(event["type"]) in until:
+                    if event["type"] == RolloutAborted.type:
+                        event = await anext(events)  # its policy, in the same append
                     self.min_position = max(self.min_position, event["position"])
                     break
         return await self.rollout(endpoint, rollout_id)

@@ -128,6 +128,18 @@ async def test_a_wait_that_asks_for_holds_ends_with_one(client: Client, gateway:
     assert held["state"] == "held"
 
 
+async def test_after_a_wait_for_an_abort_reads_see_the_traffic_returned(
+    client: Client, gateway: Gateway
+) -> None:
+    gateway.will(
+        rollout("running", 8),
+        events_answer(event(9, "rollout_aborted"), event(10, "rolled_back", "")),
+        rollout("aborted", 9),
+    )
+    assert (await client.wait_for_rollout("chat", "r1"))["state"] == "aborted"
+    assert client.min_position == 10
+
+
 async def test_a_wait_for_a_rollout_that_is_not_there_is_refused(
     client: Client, gateway: Gateway
 ) -> None:
