@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from typing import Final
+from uuid import UUID
 
 from engine.analysis.evidence import Evidence, Judgement
 from events import EntityId, EventLog, Position
@@ -23,6 +24,8 @@ from handlers.routes import Route
 TRIALS_KNOWN_MAX: Final = 1_000
 """Rollouts whose evidence is kept; that of others is read again when it is asked for."""
 BEHIND_SECONDS: Final = 0.02
+WINDOWS_REMEMBERED_MAX: Final = 20_000
+"""Of one endpoint: what its gateways send in some minutes."""
 CLOCKS_APART_SECONDS: Final = 60.0
 """How much earlier than the rollout's start its first window may seem to be."""
 
@@ -53,9 +56,12 @@ class Judging:
         recorded_since = start - timedelta(seconds=CLOCKS_APART_SECONDS)
         entity = EntityId(tenant, "traffic", endpoint)
         async with aclosing(self._traffic.read(entity, since=recorded_since)) as found:
+            known = _Ids()
             async for recorded in found:
                 event = recorded.event
-                if isinstance(event, WindowObserved) and event.start >= start:
+                if not isinstance(event, WindowObserved) or event.start < start:
+                    continue
+                if known.is_new(recorded.id):
                     yield event
 
     def _trial(self, entity: EntityId, rollout_id: str) -> _Trial:
@@ -69,6 +75,22 @@ class Judging:
         return trial
 
 
+class _Ids:
+    """Tells windows that are on the log again: one whose append had no answer is sent until it
+    has, and the server forgets what it has after two minutes."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[UUID, None] = OrderedDict()
+
+    def is_new(self, id_: UUID) -> bool:
+        if id_ in self._known:
+            return False
+        self._known[id_] = None
+        while len(self._known) > WINDOWS_REMEMBERED_MAX:
+            self._known.popitem(last=False)
+        return True
+
+
 class _Trial:
     """One rollout: its evidence, and how far the two logs were read for it."""
 
@@ -80,6 +102,7 @@ class _Trial:
         self._rollout_id = rollout_id
         self._policy: Position = 0
         self._window: Position = 0
+        self._ids = _Ids()
         self.reading = asyncio.Lock()
 
     async def catch_up(self, log: EventLog, traffic: EventLog, policy: Position) -> None:
@@ -93,7 +116,7 @@ class _Trial:
             traffic.read(self._windows_of, after=self._window, since=self._since)
         ) as windows:
             async for recorded in windows:
-                if isinstance(recorded.event, WindowObserved):
+                if isinstance(recorded.event, WindowObserved) and self._ids.is_new(recorded.id):
                     self.evidence.observe(recorded.event)
                 self._window = recorded.position
 

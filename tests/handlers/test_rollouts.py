@@ -341,3 +341,17 @@ async def test_what_is_no_hold_is_put_away(stage: Stage):
         stage.world.timers.wake("rollout.acme.x", b"not json")
         stage.world.timers.wake("rollout.acme.y", msgspec.json.encode(gone))
         await eventually(lambda: len(stage.world.timers.handled) == 2)
+
+
+async def test_a_window_that_is_on_the_log_twice_counts_once(stage: Stage):
+    judging = Judging(log=stage.world.log, traffic=stage.traffic, now=stage.world.now)
+    await stage.start()
+    await stage.seen(candidate=50)
+    repeated = stage.traffic._recorded[-1]
+    again = msgspec.structs.replace(repeated, position=repeated.position + 1)
+    await stage.traffic.restore([again])
+    route = stage.world.routing.routes["acme", "chat"]
+    judgement = await judging.judge(route)
+    assert judgement.verdicts[0].candidate_samples == 50
+    found = [w async for w in judging.windows("acme", "chat", since_s=60)]
+    assert len(found) == 1
