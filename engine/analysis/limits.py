@@ -42,12 +42,15 @@ class RateLimit:
             baseline_samples=0,
             candidate_samples=self._steps.get(look.step, 0),
             estimate=total.rate if total.samples else None,
-            interval=rate_interval(total, weight=total.repeats, alpha=self._alpha),
+            interval=self._interval() if total.samples else None,
             e_value=self._peak if alarmed else self._e_value(),
             alpha=self._alpha,
             threshold=1.0 / self._alpha,
             detail=detail,
         )
+
+    def _interval(self) -> tuple[float, float]:
+        return rate_interval(self._total, weight=self._total.repeats, alpha=self._alpha)
 
     def _e_value(self) -> float:
         total = self._total
@@ -68,7 +71,7 @@ class LatencyRatio:
     """The candidate's mean latency against the baseline's times a ratio, step by step.
 
     Steps are apart because shares and latencies may both change between them; step k, from 0, gets
-    1 / ((k + 1)(k + 2)) of alpha, which adds up to all of it.
+    1 / ((k + 1)(k + 2)) of alpha, which adds up to all of it. Answers count as independent.
     """
 
     def __init__(self, *, ratio: float, alpha: float) -> None:
