@@ -410,6 +410,15 @@ def test_requests_are_not_judged_while_the_candidate_gets_none() -> None:
     assert "not judged" in found.detail
 
 
+def test_a_step_without_traffic_for_the_candidate_still_needs_traffic() -> None:
+    made = evidence(share=0.0)
+    judgement = made.judge(STEP)
+    assert judgement.outcome == "inconclusive"
+    assert "no window" in verdict(judgement, "error_rate").detail
+    made.observe(window(version(100)))
+    assert made.judge(STEP).outcome == "pass"
+
+
 def test_what_a_shadow_showed_still_counts_when_it_gets_requests() -> None:
     made = evidence(SHADOWED, share=0.0)
     made.observe(copies(1_000, 1_000))
