@@ -29,11 +29,11 @@ from handlers.executions import (
     InferenceFailed,
     NotServed,
 )
-from handlers.passages import Passage
 from handlers.routes import Route, ref_of
 from handlers.routing import Routing
 from handlers.shadows import Primary, Shadows
-from handlers.traffic import Windows
+from handlers.traffic.passages import Passage
+from handlers.traffic.windows import Windows
 
 RETRY_SECONDS: Final = 0.02
 NOT_SERVED_SECONDS: Final = 5.0

@@ -29,7 +29,7 @@ from handlers.executions import (
     Execution,
     InferenceFailed,
 )
-from handlers.passages import Copy
+from handlers.traffic.passages import Copy
 
 _log = structlog.get_logger(__name__)
 

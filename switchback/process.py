@@ -42,8 +42,8 @@ from handlers.reactions.leader import lead
 from handlers.readiness import Readiness
 from handlers.routing import Routing
 from handlers.services import CommandServices
-from handlers.traffic import Windows
-from handlers.traffic_metrics import TrafficMetrics
+from handlers.traffic.metrics import TrafficMetrics
+from handlers.traffic.windows import Windows
 from handlers.worker import NodeWorker
 from projections import Pool, PoolSettings, Queries
 from projections.cache import Cache

@@ -3,7 +3,7 @@
 The outermost wrapper of the application. Labels are bounded: paths are route templates, codes are
 ours, versions appear only where a request was really answered or failed by one, and of many
 versions those that were not asked for longest are forgotten. What versions and shadows do is told
-by `handlers.traffic_metrics`.
+by `handlers.traffic.metrics`.
 """
 
 from __future__ import annotations

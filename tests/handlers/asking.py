@@ -19,7 +19,7 @@ from handlers.executions import (
     VersionFailed,
 )
 from handlers.gateway import Gateway, Inference
-from handlers.traffic import Windows
+from handlers.traffic.windows import Windows
 from tests.handlers.passing import Seconds, next_second
 from tests.handlers.world import World
 

@@ -10,9 +10,9 @@ from engine.decisions import endpoint
 from engine.routing import Decision
 from events import EntityId, Event, Position, Recorded
 from events.catalogue.endpoints import EndpointCreated, Policy, PolicySet
-from handlers.passages import Passage
 from handlers.routes import Route, route_after
-from handlers.traffic import Windows
+from handlers.traffic.passages import Passage
+from handlers.traffic.windows import Windows
 
 START: Final = 1_770_000_000
 BOTH: Final = Policy(split={"1.0.0": 95.0, "2.0.0": 5.0})

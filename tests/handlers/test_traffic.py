@@ -16,12 +16,13 @@ from events.catalogue.traffic import LatencySketch, WindowObserved
 from events.errors import EventTooLarge
 from events.log import ALL_TRAFFIC
 from events.memory import MemoryLog
-from handlers import totals, traffic
-from handlers.passages import Passage
 from handlers.routes import Route
-from handlers.tallies import RELATIVE_ACCURACY, VersionTally, latency_sketch
-from handlers.totals import LATENCY_SECONDS
-from handlers.traffic import Windows
+from handlers.traffic import totals
+from handlers.traffic import windows as windows_module
+from handlers.traffic.passages import Passage
+from handlers.traffic.tallies import RELATIVE_ACCURACY, VersionTally, latency_sketch
+from handlers.traffic.totals import LATENCY_SECONDS
+from handlers.traffic.windows import Windows
 from tests.handlers.passing import (
     CHAT_ROUTE,
     START,
@@ -216,7 +217,7 @@ async def test_while_the_log_is_away_every_second_keeps_its_own_window():
 async def test_what_waits_for_the_log_is_bounded_and_the_oldest_goes_first(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(traffic, "WINDOWS_WAITING_MAX", 2)
+    monkeypatch.setattr(windows_module, "WINDOWS_WAITING_MAX", 2)
     rig = Rig()
     rig.log.error = LogUnavailable("away")
     for _ in range(5):

@@ -12,10 +12,10 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from events.memory import MemoryLog
-from handlers import units
 from handlers.http.metering import HttpMetrics
-from handlers.traffic import Windows
-from handlers.traffic_metrics import TrafficMetrics
+from handlers.traffic import units
+from handlers.traffic.metrics import TrafficMetrics
+from handlers.traffic.windows import Windows
 from tests.handlers.passing import CHAT_ROUTE, Seconds, begun, next_second, route
 
 CHAT = 'endpoint="chat",tenant="acme"'

@@ -18,10 +18,10 @@ from events.catalogue.endpoints import (
 )
 from events.catalogue.traffic import Units
 from events.memory import MemoryLog
-from handlers import units
-from handlers.passages import Passage
 from handlers.routes import Route
-from handlers.traffic import Windows
+from handlers.traffic import units
+from handlers.traffic.passages import Passage
+from handlers.traffic.windows import Windows
 from tests.handlers.passing import BOTH, Seconds, after, begun, next_second, route, with_policy
 
 SOON = datetime(2026, 3, 1, 13, tzinfo=UTC)

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from events.catalogue.endpoints import Policy
 from events.catalogue.traffic import Units
 from events.memory import MemoryLog
-from handlers.passages import Passage
-from handlers.traffic import Windows
+from handlers.traffic.passages import Passage
+from handlers.traffic.windows import Windows
 from tests.handlers.passing import BOTH, Seconds, begun, next_second, route, with_policy
 
 VERSIONS: Final = ("1.0.0", "2.0.0", "3.0.0")

@@ -30,7 +30,7 @@ from events.catalogue.traffic import Units, VersionWindow, WindowObserved
 from events.memory import MemoryLog
 from events.recordings import export_recording
 from handlers.routes import Route
-from handlers.tallies import RELATIVE_ACCURACY, latency_sketch
+from handlers.traffic.tallies import RELATIVE_ACCURACY, latency_sketch
 from tests.logs.recorder import NAMESPACE, STEP, Recorder
 
 TRAFFIC: Final = EntityId("acme", "traffic", "score")

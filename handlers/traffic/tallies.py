@@ -9,7 +9,7 @@ from ddsketch import DDSketch
 from engine.routing import Table
 from events import EntityId
 from events.catalogue.traffic import LatencySketch, ShadowWindow, VersionWindow
-from handlers.units import Keys, UnitTally
+from handlers.traffic.units import Keys, UnitTally
 
 RELATIVE_ACCURACY: Final = 0.01
 

@@ -23,11 +23,11 @@ from engine.routing import Decision
 from events import UNCHECKED, EntityId, EventLog, LogError, Metadata
 from events.catalogue.traffic import WindowObserved
 from events.errors import EventTooLarge
-from handlers.passages import Passage
 from handlers.routes import Route
-from handlers.tallies import Lane
-from handlers.totals import Totals
-from handlers.units import Keys, Room, Sharing, sharing_of, slow_after_ms
+from handlers.traffic.passages import Passage
+from handlers.traffic.tallies import Lane
+from handlers.traffic.totals import Totals
+from handlers.traffic.units import Keys, Room, Sharing, sharing_of, slow_after_ms
 
 _log = structlog.get_logger(__name__)
 

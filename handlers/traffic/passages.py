@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from handlers.tallies import Lane, VersionTally
-from handlers.units import Keys
+from handlers.traffic.tallies import Lane, VersionTally
+from handlers.traffic.units import Keys
 
 
 class Passage:

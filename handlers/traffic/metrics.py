@@ -21,8 +21,8 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from handlers.totals import LATENCY_SECONDS, ShadowTotal, VersionTotal, Which
-from handlers.traffic import Windows
+from handlers.traffic.totals import LATENCY_SECONDS, ShadowTotal, VersionTotal, Which
+from handlers.traffic.windows import Windows
 
 _LABELS: Final = ("tenant", "endpoint", "version")
 _BOUNDS: Final = (*map(str, LATENCY_SECONDS), "+Inf")
