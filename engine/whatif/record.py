@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Final, TypeAlias
-from uuid import UUID
 
 import msgspec
 
@@ -128,7 +127,7 @@ def read_recording(log: Iterable[Recorded]) -> Recording:
     """Events and windows, in any order between the two. Raises what reading the log raises."""
     endpoints: dict[EntityId, list[Recorded]] = {}
     windows: dict[EntityId, list[WindowObserved]] = {}
-    seen: set[UUID] = set()
+    seen: set[object] = set()
     for recorded in log:
         if isinstance(recorded.event, WindowObserved):
             if recorded.id not in seen:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
@@ -34,12 +34,11 @@ from engine.whatif.accounts import act_of, course_of, plus
 from engine.whatif.course import Act, ActKind, Course, Served, State, WhatIf
 from engine.whatif.estimate import Estimates, measured_by
 from engine.whatif.known import known_at
+from engine.whatif.likeness import is_alike, is_only_later
 from engine.whatif.record import Move, RecordedRollout
 from events.catalogue.endpoints import Analysis, Step, Verdict
 from events.catalogue.traffic import WindowObserved
 
-LATE_SECONDS_MAX: Final = 1.0
-"""People who act so soon after the end of a window may be faster than the window."""
 _Stimulus: TypeAlias = tuple[datetime, int, "int | Move"]
 """Time, rank among those of the same time, and the index of a window or a recorded move."""
 
@@ -145,7 +144,7 @@ class _Run:
         if isinstance(action, Wait):
             return
         ahead = self._recorded_ahead
-        if ahead is None or not _is_only_later(ahead, now):
+        if ahead is None or not is_only_later(ahead, now):
             self._same = False
             self._take(action, now, judgement)
         elif ahead.is_own:
@@ -158,7 +157,7 @@ class _Run:
             judgement = self._judge()
             settled = max(move.time, settled_at(self._hold_until))
             action = self._due(judgement, settled if move.reason == "inconclusive" else move.time)
-            self._same = _is_alike(action, move)
+            self._same = is_alike(action, move)
             due = self._deferred if isinstance(action, Wait) else action
             self._take(due, move.time, judgement, recorded=move)
         if self._same:
@@ -302,22 +301,3 @@ class _Run:
         if self._ended is None:
             return "running" if self._held is None else "held"
         return "completed" if self._acts[-1].action == "completed" else "aborted"
-
-
-def _is_only_later(move: Move, due: datetime) -> bool:
-    """Whether what is due may have had to wait for this recorded move: for an own one because it
-    is what was due, for one of people because they came between."""
-    latest = timedelta.max if move.is_own else timedelta(seconds=LATE_SECONDS_MAX)
-    return timedelta() <= move.time - due <= latest
-
-
-def _is_alike(action: Action, move: Move) -> bool:
-    match action:
-        case Wait():
-            return False
-        case Advance(reason=reason):
-            return move.kind in ("advanced", "completed") and move.reason == reason
-        case Hold(reason=reason):
-            return (move.kind, move.reason) == ("held", reason)
-        case Abort(reason=reason):
-            return (move.kind, move.reason) == ("aborted", reason)

@@ -16,6 +16,7 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from engine.whatif import Course, RecordedRollout, WhatIf, read_recording
+from engine.whatif.record import OWN_REASONS
 from events import LogError
 from switchback.replaying.memory import read_traffic_log
 from switchback.replaying.whatif import NothingRecorded, PolicyRefused, chosen, report_of
@@ -23,7 +24,8 @@ from switchback.replaying.whatif import NothingRecorded, PolicyRefused, chosen, 
 Label: TypeAlias = Literal["good", "bad"]
 Result: TypeAlias = Literal["caught", "let through", "passed", "stopped", "undecided"]
 """Of a bad version: caught, or let through; of a good one: passed, or stopped. `undecided`: the
-recorded traffic ends before the policy would have decided, or nobody knows what the version was."""
+recorded traffic ended, or people or an alert ended the rollout, before the policy would have; or
+nobody knows what the version was."""
 
 LOG_SUFFIX: Final = ".jsonl"
 EXPECT_SUFFIX: Final = ".expect.json"
@@ -110,8 +112,14 @@ def _tried(log: Path, rollout: RecordedRollout, policy: WhatIf, expected: Label 
         expected=expected is not None,
         recorded=report.recorded,
         what_if=report.what_if,
-        result=_RESULTS.get((label, report.what_if.state), "undecided"),
+        result=_result(label, report.what_if),
     )
+
+
+def _result(label: Label | None, course: Course) -> Result:
+    if course.reason not in OWN_REASONS:
+        return "undecided"
+    return _RESULTS.get((label, course.state), "undecided")
 
 
 def _recorded_label(rollout: RecordedRollout) -> Label | None:

@@ -10,9 +10,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from events import codec
+from events.catalogue.endpoints import Analysis, Step
 from tests.cli.running import Ended, inside
 from tests.logs.record import DIRECTORY
-from tests.whatif.recorded import GOLDEN
+from tests.logs.traffic import Scene
+from tests.whatif.recorded import DEEDS, GOLDEN, recorded
 
 LAX = {
     "steps": [{"weight": 30, "hold_s": 4}, {"weight": 100, "hold_s": 4}],
@@ -220,6 +223,28 @@ def test_what_is_said_beside_a_log_is_believed_before_it(
     assert results(ended)["judged-rolled-back"] == "stopped"
     (expected,) = [each for each in ended.json["tried"] if each["log"] == "judged-completed.jsonl"]
     assert (expected["label"], expected["expected"]) == ("bad", True)
+
+
+def test_what_people_ended_says_nothing_about_the_policy(
+    ask: Callable[..., Ended], tmp_path: Path
+) -> None:
+    """It was rolled back by hand, so it is bad; but the policy did not find that out."""
+    scene = Scene(requests_per_s=20, deeds=[(5.0, DEEDS["roll back"])])
+    step = Step(weight=50.0, hold_s=60.0)
+    log = recorded("by hand", scene, step, analysis=Analysis(), seconds=10)
+    folder = tmp_path / "by-hand"
+    folder.mkdir()
+    lines = [codec.encode_recorded(each) + b"\n" for each in log]
+    (folder / "by-hand.jsonl").write_bytes(b"".join(lines))
+    ended = ask({}, folder, "--json")
+    assert ended.code == 0, ended.err
+    (tried,) = ended.json["tried"]
+    assert (tried["label"], tried["what_if"]["reason"], tried["result"]) == (
+        "bad",
+        "rolled_back",
+        "undecided",
+    )
+    assert "says nothing about the policy" in ask({}, folder).out
 
 
 @pytest.mark.parametrize(
