@@ -14,13 +14,12 @@ from typing import Any, Final
 import msgspec
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 
-from switchback.cli.telling import told
 from switchback.cli.watching import watch as follow
 from switchback.client import Client
 from switchback.demo.canary import ENDS_A_ROLLOUT, JSON, STARTS_A_ROLLOUT, Canary
 from switchback.demo.checks import Check
+from switchback.demo.history import history
 from switchback.demo.ramp import Ramp
 from switchback.demo.watch import Watch, watched_traffic
 
@@ -135,11 +134,8 @@ def canaries_told(console: Console, rehearsed: Rehearsed) -> None:
         f" ({len(bad.failed) / len(sent):.1%}), {len(bad.failed_elsewhere) or 'none'} of them"
         f" sent to {bad.baseline}.\n"
     )
-    table = Table("position", "what happened", "by", title="Both canaries, from the log")
-    for event in (*rehearsed.good.events, *bad.events):
-        said = told(event["type"], event["data"])
-        table.add_row(str(event["position"]), said, event["actor"])
-    console.print(table)
+    both = (*rehearsed.good.events, *bad.events)
+    console.print(history(both, title="Both canaries, from the log"))
 
 
 def _rule(aborted: JSON) -> str:

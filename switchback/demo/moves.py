@@ -14,6 +14,7 @@ from rich.table import Table
 
 from switchback.client import Client
 from switchback.demo.checks import Check
+from switchback.demo.history import history
 from switchback.demo.watch import Watch, watched_traffic
 
 ENDPOINT: Final = "read-digit"
@@ -73,8 +74,8 @@ async def move_under_load(
     return Moved(watch=watch, moves=moves)
 
 
-def moves_told(console: Console, moved: Moved) -> None:
-    """Print what clients saw of each move."""
+async def moves_told(console: Console, client: Client, moved: Moved) -> None:
+    """Print what clients saw of each move, and what the log says of it."""
     watch, moves = moved.watch, moved.moves
     console.print(f"\nRequests sent {len(watch.requests)}, failed {len(watch.failed)}.")
     table = Table("move", "from", "to", "command", "first answer of new", "last answer of old")
@@ -95,6 +96,8 @@ def moves_told(console: Console, moved: Moved) -> None:
         f"{version} {watch.accuracy(version):.1%}" for version in ("1.0.0", "2.0.0", "3.0.0")
     )
     console.print(f"Right answers as clients saw them: {accuracies}.")
+    events = [event async for event in client.events(entity=f"endpoint/{ENDPOINT}")]
+    console.print(history(events, title="History, from the log"))
 
 
 def checks_of_moves(moved: Moved) -> list[Check]:

@@ -47,7 +47,7 @@ async def tour(console: Console) -> bool:
         versions = train_all(load_digits(), settings.data_dir / "artifacts")
         await _register(console, client, versions)
         moved = await move_under_load(console, client, model=MODEL, url=url, key=key)
-        moves_told(console, moved)
+        await moves_told(console, client, moved)
         rehearsed = await rehearse(console, client, model=MODEL, url=url, key=key)
         canaries_told(console, rehearsed)
         checks = [
