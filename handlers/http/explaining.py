@@ -39,7 +39,7 @@ async def explain_key(
     )
 
 
-@post("/explain", status_code=200, **needs("read"))
+@post("/explain", status_code=200, **needs("read", answers=()))
 async def explain_receipt(request: Call, data: JSONBody[ExplainReceipt]) -> Explanation:
     """Recompute a receipt from the log; `valid` says whether it holds."""
     await request.log_reaches()
