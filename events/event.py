@@ -94,7 +94,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     command_id: UUID = msgspec.field(default_factory=uuid4)
     """Event ids are derived from it: the same command appended twice happens once."""
     time: datetime = msgspec.field(default_factory=_now)
-    """When the command was taken, UTC."""
+    """When the command was taken, or decided if something had to be loaded for it first; UTC."""
     actor: str = "local"
     """Who asked: `key:<id>`, `reaction:<name>`, `node:<id>`, `local`."""
     correlation_id: str | None = None

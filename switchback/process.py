@@ -208,6 +208,7 @@ class _Parts:
             runtimes=frozenset(available_runtimes(self.runtimes)),
             artifact_roots=self.runtimes.artifact_roots,
             key_secret=lambda command_id: _key(key_secret, command_id),
+            now=utc_now,
         )
 
     async def open_gateway(

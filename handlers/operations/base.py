@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
@@ -33,6 +34,7 @@ class OperationsBase:
         runtimes: frozenset[str],
         artifact_roots: tuple[Path, ...],
         key_secret: Callable[[UUID], str],
+        now: Callable[[], datetime],
     ) -> None:
         self._routing = routing
         self._commands = commands
@@ -44,6 +46,7 @@ class OperationsBase:
         self._artifact_roots = artifact_roots
         self._key_secret = key_secret
         """Command id -> the secret of the key it issues, so that a repeat shows the same one."""
+        self._now = now
 
     def _check_quota(self, tenant: str, what: Literal["models", "endpoints"], name: str) -> None:
         """Raises QuotaReached, unless `name` exists already."""

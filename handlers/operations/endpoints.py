@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
+from msgspec.structs import replace
+
 from engine.decisions import endpoint as endpoints
 from engine.decisions import model as models
 from engine.decisions.policy import mentions
@@ -171,8 +173,10 @@ class EndpointOperations(OperationsBase):
     async def _on_endpoint(
         self, tenant: str, endpoint: str, command: endpoints.Command, metadata: Metadata
     ) -> Outcome[endpoints.State]:
+        """Its events tell the time of the decision: what it needed may have had to be loaded."""
         entity = EntityId(tenant, "endpoint", endpoint)
-        return await self._commands.handle(endpoints.DECIDER, entity, command, metadata=metadata)
+        decided = replace(metadata, time=self._now())
+        return await self._commands.handle(endpoints.DECIDER, entity, command, metadata=decided)
 
     async def _insist(
         self, tenant: str, endpoint: str, command: endpoints.Command, metadata: Metadata

@@ -46,14 +46,15 @@ class RolloutOperations(EndpointOperations):
             to=to,
             steps=steps,
             analysis=analysis,
-            now=metadata.time,
+            now=self._now(),
             registered=usable,
             resident=frozenset({to}),
         )
         entity = EntityId(tenant, "endpoint", endpoint)
         await self._commands.check(endpoints.DECIDER, entity, command, metadata=metadata)
         await self._prepare(tenant, model, {to})
-        command = replace(command, resident=self._routing.resident(tenant, model))
+        resident = self._routing.resident(tenant, model)
+        command = replace(command, now=self._now(), resident=resident)
         outcome = await self._on_endpoint(tenant, endpoint, command, metadata)
         live = outcome.state.rollout if outcome.state is not None else None
         rollout_id = live.rollout_id if live is not None else command.rollout_id

@@ -71,6 +71,8 @@ class Alerts:
         self._quiet = timedelta(seconds=quiet_s)
         self._now = now
         self._recent: dict[EntityId, Recent] = {}
+        self._raised: dict[EntityId, str] = {}
+        """Endpoint -> the last alert raised about it here."""
         self._armed: set[str] = set()
         self._last_seen: dict[tuple[EntityId, str | None], datetime] = {}
         """When a version of an endpoint was last seen to fail plainly, by this process."""
@@ -110,17 +112,22 @@ class Alerts:
         alarm = recent.alarm(version)
         if alarm is not None:
             self._last_seen[entity, version] = self._now()
-            if not _is_open(route, alarm.kind, version):
-                await self._raise(route, alarm, version)
+            await self._raise(route, alarm, version)
 
     def _recent_of(self, entity: EntityId) -> Recent:
         while entity not in self._recent and len(self._recent) >= ENDPOINTS_WATCHED_MAX:
-            self._recent.pop(next(iter(self._recent)))
+            forgotten = next(iter(self._recent))
+            del self._recent[forgotten]
+            self._raised.pop(forgotten, None)
         return self._recent.setdefault(entity, Recent())
 
     async def _raise(self, route: Route, alarm: Alarm, version: str) -> None:
+        """Once under each policy: one that brings a bad version back is none the better for an
+        alert that is still open."""
         about = f"{route.entity}:{version}:{alarm.kind}:{route.table.position}"
         alert_id = str(uuid5(_NAMESPACE, about))
+        if self._raised.get(route.entity) == alert_id:
+            return
         command = endpoint.RaiseAlert(
             alert_id=alert_id,
             kind=alarm.kind,
@@ -132,6 +139,8 @@ class Alerts:
             await self._do(route.entity, command, alert_id)
         except (LogError, Refused) as error:  # the next window comes in a second
             _log.warning("alert not raised", endpoint=str(route.entity), error=str(error))
+        else:
+            self._raised[route.entity] = alert_id
 
     async def _arm_all(self) -> None:
         """A timer for each open alert."""
@@ -209,7 +218,3 @@ class Alerts:
             actor="reaction:alerts",
         )
         await self._commands.handle(endpoint.DECIDER, entity, command, metadata=metadata)
-
-
-def _is_open(route: Route, kind: str, version: str) -> bool:
-    return any(alert.kind == kind and alert.version == version for alert in route.state.alerts)

@@ -96,6 +96,19 @@ async def test_a_burst_that_goes_on_is_one_alert(world: World, traffic: MemoryLo
     assert [type(event) for event in await told(world)] == [AlertRaised, RolledBack]
 
 
+async def test_a_bad_version_that_is_brought_back_goes_again_while_its_alert_is_open(
+    world: World, traffic: MemoryLog
+):
+    async with running(reaction(world, traffic).run()):
+        await turns()
+        await seen(world, traffic, failed=10)
+        await world.until(lambda: alarming(world))
+        await world.move("2.0.0", "s2")
+        await seen(world, traffic, failed=10, second=20)
+        await world.until(lambda: world.routing.routes["acme", "chat"].state.newest == "1.0.0")
+    assert [type(event) for event in await told(world)] == [AlertRaised, RolledBack] * 2
+
+
 async def test_two_reactors_at_once_raise_one_alert(world: World, traffic: MemoryLog):
     first, second = reaction(world, traffic), reaction(world, traffic)
     async with running(first.run()), running(second.run()):
