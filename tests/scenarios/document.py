@@ -10,12 +10,12 @@ from typing import Final, NamedTuple
 
 DIRECTORY: Final = Path(__file__).parent
 DUE: Final = {
-    "M": ("Model versions", ("M01", "M06", "M07", "M08", "M09", "M10", "M11", "M12")),
+    "M": ("Model versions", tuple(f"M{n:02}" for n in range(1, 13))),
     "D": ("Pools", tuple(f"D0{n}" for n in range(1, 10))),
     "C": ("Cache", tuple(f"C0{n}" for n in range(1, 9))),
-    "P": ("Proof", ("P01", "P02", "P03", "P06", "P07", "P08")),
+    "P": ("Proof", tuple(f"P0{n}" for n in range(1, 9))),
 }
-"""What the system must do by now; rollouts, inference, feedback and clusters bring more."""
+"""What the system must do by now; inference, feedback and clusters bring more."""
 _HEAD: Final = """# Acceptance scenarios
 
 Written from the tests by `python -m tests.scenarios.document`; a test holds this page to it. Each

@@ -97,7 +97,7 @@ async def target(
     ) as system:
         await system.client.register_model("m")
         await system.client.register_version("m", "1.0.0", runtime="echo")
-        await system.client.register_version("m", "2.0.0", runtime="echo")
+        await system.client.register_version("m", "1.1.0", runtime="echo")
         await system.client.create_endpoint("e", model="m", version="1.0.0")
         headers = {"Authorization": f"Bearer {system.key}"}
         async with httpx.AsyncClient(base_url=system.url, headers=headers) as http:
@@ -371,13 +371,13 @@ def judged(**analysis: Any) -> dict[str, Any]:
 async def test_a_rollout_that_cannot_be_is_refused(
     target: Target, plan: dict[str, Any], field: str
 ):
-    body = {"to": "2.0.0"} | plan
+    body = {"to": "1.1.0"} | plan
     await target.refuses("POST", "/endpoints/e/rollouts", "invalid", field, json=body)
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
 async def test_a_hold_that_is_no_finite_number_is_refused(target: Target, number: str):
-    body = b'{"to": "2.0.0", "steps": [{"weight": 5, "hold_s": %s}]}' % number.encode()
+    body = b'{"to": "1.1.0", "steps": [{"weight": 5, "hold_s": %s}]}' % number.encode()
     await target.refuses("POST", "/endpoints/e/rollouts", "invalid", content=body)
 
 
