@@ -100,7 +100,7 @@ def settings(
         nats_url=nats_url,
         postgres_dsn=postgres_dsn,
         redis_url=redis_url,
-        lease_ttl_s=1.0,
+        lease_ttl_s=5.0,
         artifact_roots=(tmp_path / "artifacts",),
         **(marker.kwargs if marker is not None else {}),
     )

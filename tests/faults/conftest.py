@@ -55,7 +55,7 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
             nats_url=nats.url,
             postgres_dsn=postgres.url,
             redis_url=redis.url,
-            lease_ttl_s=1.0,
+            lease_ttl_s=3.0,
         )
         process = await stack.enter_async_context(open_process(settings, addresses(settings)))
         credentials = await write_credentials(settings, process)

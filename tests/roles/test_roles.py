@@ -16,7 +16,7 @@ from switchback.client import Client
 from tests.cli.running import SWITCHBACK
 
 pytestmark = pytest.mark.slow
-LEASE_SECONDS = 1.0
+LEASE_SECONDS = 2.0
 BOTH = {"1.0.0", "2.0.0"}
 
 
