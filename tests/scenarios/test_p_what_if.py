@@ -16,6 +16,8 @@ from tests.system import System
 
 pytestmark = pytest.mark.slow
 
+NEVER = 1e-300
+"""No evidence is strong enough for this alpha, however fast the machine collects it."""
 STEPS = [{"weight": weight, "hold_s": 1.0, "min_samples": 10} for weight in (25, 50, 100)]
 
 
@@ -58,7 +60,7 @@ async def test_p04_what_if_under_the_same_and_under_another_policy(
     assert same["rollout"] == ended["id"]
     assert same["recorded"]["state"] == state
     assert same["same"], same
-    patient = {"steps": [{"weight": 1, "hold_s": 3600}], "analysis": {"alpha": 1e-6}}
+    patient = {"steps": [{"weight": 1, "hold_s": 3600}], "analysis": {"alpha": NEVER}}
     (other,) = asked(log, patient, "--endpoint", "scores").json["rollouts"]
     assert (other["what_if"]["state"], other["what_if"]["acts"]) == ("running", [])
     assert other["what_if"]["unknown_from_s"] is not None
@@ -75,7 +77,7 @@ async def test_p05_a_back_test_fails_when_a_policy_lets_a_bad_version_through(
     logs.mkdir()
     log = await exported(system, logs / "incident.jsonl")
     (logs / "incident.expect.json").write_bytes(msgspec.json.encode({ended["id"]: "bad"}))
-    lax = {"steps": [{"weight": 25, "hold_s": 0.0}], "analysis": {"alpha": 1e-12, "margin": 1.0}}
+    lax = {"steps": [{"weight": 25, "hold_s": 0.0}], "analysis": {"alpha": NEVER, "margin": 1.0}}
     through = asked(logs, lax)
     assert through.code == 1
     assert f"{log.name}: 2.0.0 is bad" in through.err
