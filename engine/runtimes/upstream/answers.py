@@ -1,0 +1,180 @@
+"""What an upstream may answer: whole documents, and chunks in their order. Pure.
+
+Answers are checked and passed on as the bytes that came: what OpenAI's protocol gains reaches
+clients without a change here. Checked are the members that the protocol is about, that everything
+is UTF-8, and that chunks come in an order that makes sense.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from engine.runtimes.upstream.calls import Kind
+from engine.runtimes.upstream.errors import BrokenOff, Malformed
+
+STREAM_END: Final = b"[DONE]"
+
+
+class Usage(msgspec.Struct, frozen=True, gc=False):
+    """Tokens, as the upstream counts them."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+
+
+class Text(msgspec.Struct, frozen=True, gc=False):
+    """A chat message, or what a chunk adds to one."""
+
+    content: str | None = None
+
+
+class Choice(msgspec.Struct, frozen=True, gc=False):
+    """Of a chunk: what it adds to the choice `index`. Chat fills `delta`, text `text`."""
+
+    index: int = 0
+    delta: Text = Text()
+    text: str = ""
+    finish_reason: str | None = None
+
+
+class Chunk(msgspec.Struct, frozen=True, kw_only=True):
+    """One event of a stream."""
+
+    data: bytes
+    """The JSON, as it came."""
+    choices: tuple[Choice, ...]
+    usage: Usage | None
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole answer."""
+
+    body: bytes
+    """The JSON, as it came."""
+    usage: Usage | None
+    attempts: int
+    """Requests that were sent for it."""
+    upstream_s: float
+    """Spent in the upstream and waiting for it, with failed attempts and the pauses between."""
+
+
+class _ChunkBody(msgspec.Struct, frozen=True, gc=False):
+    choices: tuple[Choice, ...] | None = None
+    usage: Usage | None = None
+    error: Any = None
+
+
+class _ChatChoice(msgspec.Struct, frozen=True, gc=False):
+    message: Text
+
+
+class _TextChoice(msgspec.Struct, frozen=True, gc=False):
+    text: str
+
+
+class _Embedding(msgspec.Struct, frozen=True, gc=False):
+    embedding: msgspec.Raw
+
+
+class _Chat(msgspec.Struct, frozen=True, gc=False):
+    choices: tuple[_ChatChoice, ...]
+    usage: Usage | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.choices
+
+
+class _Completion(msgspec.Struct, frozen=True, gc=False):
+    choices: tuple[_TextChoice, ...]
+    usage: Usage | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.choices
+
+
+class _Embeddings(msgspec.Struct, frozen=True, gc=False):
+    data: tuple[_Embedding, ...]
+    usage: Usage | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """A vector is an array, or a string when base64 was asked for."""
+        return not self.data or any(bytes(one.embedding[:1]) not in b'["' for one in self.data)
+
+
+_decode_chunk = msgspec.json.Decoder(_ChunkBody).decode
+_DOCUMENTS: Final = {
+    "chat": msgspec.json.Decoder[_Chat | _Completion | _Embeddings](_Chat),
+    "text": msgspec.json.Decoder[_Chat | _Completion | _Embeddings](_Completion),
+    "embeddings": msgspec.json.Decoder[_Chat | _Completion | _Embeddings](_Embeddings),
+}
+
+
+def whole_usage(kind: Kind, body: bytes) -> Usage | None:
+    """Check a whole answer. Raises Malformed."""
+    _require_utf8(body, "the upstream's answer")
+    try:
+        document = _DOCUMENTS[kind].decode(body)
+    except msgspec.ValidationError as error:
+        raise Malformed(f"the upstream's answer has another shape: {error}") from None
+    except msgspec.DecodeError:
+        raise Malformed("the upstream's answer is not JSON") from None
+    if document.is_empty:
+        raise Malformed("the upstream's answer holds no result")
+    return document.usage
+
+
+def chunk_of(data: bytes) -> Chunk:
+    """Raises Malformed, and BrokenOff for an error in place of a chunk."""
+    _require_utf8(data, "a chunk of the upstream's stream")
+    try:
+        body = _decode_chunk(data)
+    except msgspec.ValidationError as error:
+        raise Malformed(f"a chunk of the upstream's stream has another shape: {error}") from None
+    except msgspec.DecodeError:
+        raise Malformed("a chunk of the upstream's stream is not JSON") from None
+    if body.error is not None:
+        raise BrokenOff("the upstream reported an error in the middle of its stream")
+    if body.choices is None:
+        raise Malformed("a chunk of the upstream's stream has no choices")
+    return Chunk(data=data, choices=body.choices, usage=body.usage)
+
+
+def _require_utf8(data: bytes, what: str) -> None:
+    """The decoder looks at the strings it keeps only; clients are sent all of them."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        raise Malformed(f"{what} is not UTF-8") from None
+
+
+class Order:
+    """Whether the chunks of one stream follow each other as they may."""
+
+    def __init__(self) -> None:
+        self._begun: set[int] = set()
+        self._finished: set[int] = set()
+
+    def take(self, chunk: Chunk) -> None:
+        """Raises Malformed for text of a choice that is finished. Empty chunks may follow: some
+        upstreams send usage or the verdict of a filter so."""
+        for choice in chunk.choices:
+            if choice.index in self._finished and (choice.delta.content or choice.text):
+                raise Malformed(f"the upstream's stream goes on after choice {choice.index} ended")
+            self._begun.add(choice.index)
+            if choice.finish_reason is not None:
+                self._finished.add(choice.index)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._begun
+
+    @property
+    def is_complete(self) -> bool:
+        """Nothing more has to come."""
+        return bool(self._begun) and self._begun == self._finished

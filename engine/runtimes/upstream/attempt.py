@@ -1,0 +1,129 @@
+"""One attempt: a request on the wire, and its answer checked as far as its head goes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+import aiohttp
+
+from engine.runtimes.upstream.calls import (
+    JSON_TYPE,
+    PATHS,
+    STREAM_TYPE,
+    Call,
+    headers_of,
+    stream_payload,
+    whole_payload,
+)
+from engine.runtimes.upstream.chunks import ChunkReader
+from engine.runtimes.upstream.config import UpstreamConfig
+from engine.runtimes.upstream.errors import HalfAnswered, Malformed, TooLarge, UpstreamFailed
+from engine.runtimes.upstream.keys import Keys
+from engine.runtimes.upstream.phases import Phases
+from engine.runtimes.upstream.refusals import REFUSAL_BYTES_MAX, refusal_of
+from engine.runtimes.upstream.stream import Arriving
+from engine.runtimes.upstream.wire import Wire
+
+_MEDIA_TYPE: Final = re.compile(r"[a-z0-9]{1,40}/[a-z0-9.+\-]{1,60}")
+
+
+class Attempts:
+    """How attempts are made at one upstream."""
+
+    def __init__(
+        self, config: UpstreamConfig, wire: Wire, keys: Keys, *, now: Callable[[], datetime]
+    ) -> None:
+        self._config = config
+        self._wire = wire
+        self._keys = keys
+        self._now = now
+
+    async def whole(self, call: Call, phases: Phases) -> bytes:
+        """The body of a success that says it is JSON. Raises UpstreamFailed."""
+        payload = whole_payload(call, self._config)
+        response = await self._head(call, payload, JSON_TYPE, phases)
+        try:
+            return await self._body(response, phases)
+        finally:
+            response.close()
+
+    async def streamed(self, call: Call, phases: Phases) -> Arriving:
+        """A stream whose first chunk has arrived. Raises UpstreamFailed."""
+        payload = stream_payload(call, self._config)
+        response = await self._head(call, payload, STREAM_TYPE, phases)
+        reader = ChunkReader(stream_bytes_max=self._config.answer_bytes_max)
+        arriving = Arriving(response, reader, self._wire, phases)
+        try:
+            await arriving.begin()
+        except BaseException:
+            arriving.close()
+            raise
+        return arriving
+
+    def key(self) -> str | None:
+        """Raises KeyUnavailable."""
+        variable = self._config.api_key_env
+        return None if variable is None else self._keys.read(variable)
+
+    async def _head(
+        self, call: Call, payload: bytes, accept: str, phases: Phases
+    ) -> aiohttp.ClientResponse:
+        key = self.key()
+        headers = headers_of(call, accept=accept, key=key)
+        phases.begin_attempt()
+        posting = self._wire.post(PATHS[call.kind], payload, headers)
+        response = await phases.first_byte(posting)
+        try:
+            if response.status != 200:
+                raise await self._refusal(response, key, phases)
+            _require_type(response, accept)
+        except BaseException:
+            response.close()
+            raise
+        return response
+
+    async def _refusal(
+        self, response: aiohttp.ClientResponse, key: str | None, phases: Phases
+    ) -> UpstreamFailed:
+        body = b""
+        try:
+            while piece := await phases.next_piece(self._wire.piece(response)):
+                body += piece
+                if len(body) > REFUSAL_BYTES_MAX:
+                    break
+        except UpstreamFailed:
+            body = b""  # the status says enough
+        response.close()
+        return refusal_of(
+            response.status,
+            body[:REFUSAL_BYTES_MAX],
+            retry_after=response.headers.get("Retry-After"),
+            key=key,
+            now=self._now(),
+        )
+
+    async def _body(self, response: aiohttp.ClientResponse, phases: Phases) -> bytes:
+        bytes_max = self._config.answer_bytes_max
+        body = bytearray()
+        if (response.content_length or 0) > bytes_max:
+            raise TooLarge("the upstream's answer", bytes_max)
+        while piece := await phases.next_piece(self._wire.piece(response)):
+            body += piece
+            if len(body) > bytes_max:
+                raise TooLarge("the upstream's answer", bytes_max)
+        if not body:
+            raise HalfAnswered("the upstream's answer is empty")
+        return bytes(body)
+
+
+def _require_type(response: aiohttp.ClientResponse, wanted: str) -> None:
+    if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        raise Malformed("the upstream's answer is compressed, which it was not asked for")
+    given, _, _ = response.headers.get("Content-Type", "").partition(";")
+    given = given.strip().lower()
+    if given != wanted:
+        named = given if _MEDIA_TYPE.fullmatch(given) else "of an unknown type"
+        raise Malformed(f"the upstream's answer is {named} instead of {wanted}")
