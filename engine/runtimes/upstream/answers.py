@@ -7,7 +7,8 @@ is UTF-8, and that chunks come in an order that makes sense.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -15,6 +16,8 @@ from engine.runtimes.upstream.calls import Kind
 from engine.runtimes.upstream.errors import BrokenOff, Malformed
 
 STREAM_END: Final = b"[DONE]"
+
+Document = TypeVar("Document")
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):
@@ -104,7 +107,7 @@ class _Embeddings(msgspec.Struct, frozen=True, gc=False):
     @property
     def is_empty(self) -> bool:
         """A vector is an array, or a string when base64 was asked for."""
-        return not self.data or any(bytes(one.embedding[:1]) not in b'["' for one in self.data)
+        return not self.data or any(bytes(one.embedding)[0] not in b'["' for one in self.data)
 
 
 _decode_chunk = msgspec.json.Decoder(_ChunkBody).decode
@@ -117,13 +120,7 @@ _DOCUMENTS: Final = {
 
 def whole_usage(kind: Kind, body: bytes) -> Usage | None:
     """Check a whole answer. Raises Malformed."""
-    _require_utf8(body, "the upstream's answer")
-    try:
-        document = _DOCUMENTS[kind].decode(body)
-    except msgspec.ValidationError as error:
-        raise Malformed(f"the upstream's answer has another shape: {error}") from None
-    except msgspec.DecodeError:
-        raise Malformed("the upstream's answer is not JSON") from None
+    document = _checked(_DOCUMENTS[kind].decode, body, "the upstream's answer")
     if document.is_empty:
         raise Malformed("the upstream's answer holds no result")
     return document.usage
@@ -131,13 +128,7 @@ def whole_usage(kind: Kind, body: bytes) -> Usage | None:
 
 def chunk_of(data: bytes) -> Chunk:
     """Raises Malformed, and BrokenOff for an error in place of a chunk."""
-    _require_utf8(data, "a chunk of the upstream's stream")
-    try:
-        body = _decode_chunk(data)
-    except msgspec.ValidationError as error:
-        raise Malformed(f"a chunk of the upstream's stream has another shape: {error}") from None
-    except msgspec.DecodeError:
-        raise Malformed("a chunk of the upstream's stream is not JSON") from None
+    body = _checked(_decode_chunk, data, "a chunk of the upstream's stream")
     if body.error is not None:
         raise BrokenOff("the upstream reported an error in the middle of its stream")
     if body.choices is None:
@@ -145,12 +136,21 @@ def chunk_of(data: bytes) -> Chunk:
     return Chunk(data=data, choices=body.choices, usage=body.usage)
 
 
-def _require_utf8(data: bytes, what: str) -> None:
-    """The decoder looks at the strings it keeps only; clients are sent all of them."""
+def _checked(decode: Callable[[bytes], Document], data: bytes, what: str) -> Document:
+    """That the bytes are UTF-8 is looked at apart: the decoder skips over members that it does not
+    keep, and clients are sent all of them."""
     try:
         data.decode()
+        return decode(data)
     except UnicodeDecodeError:
-        raise Malformed(f"{what} is not UTF-8") from None
+        wrong = "is not UTF-8"
+    except msgspec.ValidationError as error:
+        wrong = f"has another shape: {error}"
+    except msgspec.DecodeError:
+        wrong = "is not JSON"
+    except RecursionError:
+        wrong = "is nested too deeply"
+    raise Malformed(f"{what} {wrong}")
 
 
 class Order:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
+
+_URL: Final = r"\Ahttps?://([A-Za-z0-9._\-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[^\s?#@\\]*)?\Z"
 
 Seconds = Annotated[float, Meta(gt=0, le=3_600)]
 
@@ -17,9 +20,7 @@ class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     the pauses between attempts and, of a stream, with the time its reader takes.
     """
 
-    url: Annotated[
-        str, Meta(pattern=r"\Ahttps?://[A-Za-z0-9.\-_:\[\]%]+(/[^\s?#@\\]*)?\Z", max_length=2_048)
-    ]
+    url: Annotated[str, Meta(pattern=_URL, max_length=2_048)]
     """The base, as OpenAI's clients take it: `http://127.0.0.1:8000/v1`. Without user, password,
     query or fragment: secrets are named by `api_key_env`, never written."""
     model: Annotated[str, Meta(min_length=1, max_length=500)]
@@ -42,3 +43,8 @@ class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     stream_usage: bool = True
     """Ask for the tokens used at the end of a stream. For an upstream that refuses the question
     (`stream_options`), False."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError, as `msgspec.convert` expects, for a port or address that is none."""
+        if urlsplit(self.url).port == 0:
+            raise ValueError("port 0 is no port")

@@ -147,4 +147,7 @@ class KeyUnavailable(NotCalled):
 
 
 class Closed(NotCalled):
-    """This side was closed."""
+    """This side was closed, before the call or in the middle of it."""
+
+    def __init__(self) -> None:
+        super().__init__("the upstream's connections were closed")

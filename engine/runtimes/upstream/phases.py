@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from engine.runtimes.upstream.config import UpstreamConfig
-from engine.runtimes.upstream.errors import CallerTimedOut, Phase, TimedOut, UpstreamFailed
+from engine.runtimes.upstream.errors import CallerTimedOut, Closed, Phase, TimedOut, UpstreamFailed
 
 T = TypeVar("T")
 
@@ -23,6 +23,8 @@ class Phases:
         self._total_s = min(config.timeout_s, timeout_s or config.timeout_s)
         self._ends = self._clock() + self._total_s
         self._first_byte_ends = self._ends
+        self._waiting: asyncio.Timeout | None = None
+        self._is_cut_off = False
 
     @property
     def left_s(self) -> float:
@@ -31,6 +33,13 @@ class Phases:
 
     def begin_attempt(self) -> None:
         self._first_byte_ends = self._clock() + self._config.first_byte_timeout_s
+
+    def cut_off(self) -> None:
+        """Ends what is waited for, now and later, with Closed."""
+        self._is_cut_off = True
+        self._ends = self._clock()
+        if self._waiting is not None and not self._waiting.expired():
+            self._waiting.reschedule(self._clock())
 
     async def first_byte(self, waiting: Awaitable[T]) -> T:
         """Waits until the attempt's first byte is due. Raises TimedOut."""
@@ -50,11 +59,14 @@ class Phases:
 
     async def _until(self, ends: float, phase: Phase, limit_s: float, waiting: Awaitable[T]) -> T:
         try:
-            async with asyncio.timeout_at(min(ends, self._ends)):
+            async with asyncio.timeout_at(min(ends, self._ends)) as self._waiting:
                 return await waiting
         except TimeoutError:
             failure = TimedOut(phase, limit_s) if ends < self._ends else self._total()
-        raise failure  # here, where no error of the client library becomes its context
+        finally:
+            self._waiting = None
+        # Raised here, where no error of the client library becomes its context.
+        raise Closed() if self._is_cut_off else failure
 
     def _total(self) -> TimedOut:
         return (CallerTimedOut if self._is_callers else TimedOut)("total", self._total_s)

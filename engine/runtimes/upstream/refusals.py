@@ -65,7 +65,7 @@ def _phrase(status: int) -> str:
 def _said_in(body: bytes, key: str | None) -> str:
     try:
         said = _message_in(msgspec.json.decode(body))
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""
     if key is not None:
         said = said.replace(key, "***")

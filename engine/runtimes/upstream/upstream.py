@@ -76,7 +76,8 @@ class Upstream:
         self._attempts = Attempts(config, self._wire, keys, now=now)
         self._breaker = Breaker(clock=clock, limits=breaker_limits)
         self._is_closed = False
-        self._in_flight = self._calls = self._sent = self._failures = 0
+        self._in_flight: set[Phases] = set()
+        self._calls = self._sent = self._failures = 0
 
     async def __aenter__(self) -> Upstream:
         return self
@@ -92,7 +93,7 @@ class Upstream:
     @property
     def statistics(self) -> Statistics:
         return Statistics(
-            in_flight=self._in_flight,
+            in_flight=len(self._in_flight),
             calls=self._calls,
             attempts=self._sent,
             failures=self._failures,
@@ -102,8 +103,7 @@ class Upstream:
     async def answer(self, call: Call) -> Answer:
         """The whole answer. Raises UpstreamFailed."""
         began = time.perf_counter()
-        with self._place():
-            phases = Phases(self._config, timeout_s=call.timeout_s)
+        with self._place(call) as phases:
 
             async def attempt() -> Answer:
                 body = await self._attempts.whole(call, phases)
@@ -120,8 +120,7 @@ class Upstream:
         """A stream whose first chunk has arrived; leaving the block closes it. Raises
         UpstreamFailed."""
         began = time.perf_counter()
-        with self._place():
-            phases = Phases(self._config, timeout_s=call.timeout_s)
+        with self._place(call) as phases:
             arriving, attempts, permit = await self._repeated(
                 lambda: self._attempts.streamed(call, phases), phases
             )
@@ -141,21 +140,24 @@ class Upstream:
     async def close(self) -> None:
         """Calls in flight fail with Closed. Does nothing the second time."""
         self._is_closed = True
+        for phases in self._in_flight:
+            phases.cut_off()
         await self._wire.close()
 
     @contextmanager
-    def _place(self) -> Iterator[None]:
+    def _place(self, call: Call) -> Iterator[Phases]:
         self._calls += 1
         try:
             if self._is_closed:
-                raise Closed("the upstream's connections were closed")
-            if self._in_flight >= self._config.in_flight_max:
+                raise Closed()
+            if len(self._in_flight) >= self._config.in_flight_max:
                 raise Overloaded(self._config.in_flight_max)
-            self._in_flight += 1
+            phases = Phases(self._config, timeout_s=call.timeout_s)
+            self._in_flight.add(phases)
             try:
-                yield
+                yield phases
             finally:
-                self._in_flight -= 1
+                self._in_flight.discard(phases)
         except UpstreamFailed:
             self._failures += 1
             raise
@@ -183,6 +185,8 @@ class Upstream:
             if pause_s is None:
                 raise failure
             await self._sleep(pause_s)
+            if self._is_closed:
+                raise Closed()
 
     def _admitted(self, failure: UpstreamFailed | None) -> Permit:
         """Raises CircuitOpen, or the failure before it, which says more."""

@@ -83,14 +83,15 @@ class Wire:
         and Closed."""
         try:
             return await response.content.readany()
-        except (aiohttp.ClientError, OSError):
-            pass
+        except (aiohttp.ClientError, OSError, RuntimeError):
+            pass  # RuntimeError is what the library says of a connection that was lost before
         if self._session.closed:
-            raise Closed("the upstream's connections were closed")
+            raise Closed()
         raise HalfAnswered("the upstream's answer ended in the middle")
 
     async def close(self) -> None:
-        """Requests in flight fail."""
+        """No request can be sent any more. Those that wait for an answer may wait on: the library
+        wakes them not in every phase."""
         await self._session.close()
 
     def _url(self, path: str) -> yarl.URL:
@@ -101,7 +102,7 @@ class Wire:
 
     def _before_answer(self, error: Exception) -> UpstreamFailed:
         if self._session.closed:
-            return Closed("the upstream's connections were closed")
+            return Closed()
         return failure_before_answer(error, connect_s=self._connect_s)
 
 
