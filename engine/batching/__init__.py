@@ -23,6 +23,7 @@ from engine.batching.requests import (
     RequestInvalid,
 )
 from engine.batching.scheduler import Scheduler
+from engine.batching.serving import Serving, Stopping
 from engine.batching.statistics import Latency, Statistics
 
 __all__ = [
@@ -45,6 +46,8 @@ __all__ = [
     "RequestInvalid",
     "Sampler",
     "Scheduler",
+    "Serving",
     "Statistics",
+    "Stopping",
     "TokenBytes",
 ]

@@ -48,13 +48,20 @@ class Answers:
         ]
         for generation in filling:
             self._memory.share(generation)
-        answering = [composed.generations[part.begin + index] for index in part.batch.sampled]
-        self._draw(answering, drawn.tokens, drawn.details or repeat(None), chunks)
+        self._draw(
+            self._answering(composed, part), drawn.tokens, drawn.details or repeat(None), chunks
+        )
         self._composer.growing += [
             generation
             for generation in filling
             if generation.computed == generation.room and generation.state is State.RUNNING
         ]
+
+    def _answering(self, composed: Composed, part: Part) -> Sequence[Generation]:
+        generations = composed.generations
+        if len(part.batch.sampled) == len(generations):
+            return generations
+        return [generations[part.begin + index] for index in part.batch.sampled]
 
     def last(self, generation: Generation, ending: Ending, detail: Any = None) -> Chunk:
         """End it between two tokens."""
@@ -70,7 +77,7 @@ class Answers:
 
     def _draw(
         self,
-        answering: list[Generation],
+        answering: Sequence[Generation],
         tokens: Sequence[int],
         details: Sequence[Any] | repeat[None],
         chunks: list[Chunk],

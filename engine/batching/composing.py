@@ -15,6 +15,7 @@ Guarantees:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -40,42 +41,49 @@ class Composed(msgspec.Struct, frozen=True):
 
 
 class _Rows:
-    """A batch in the making."""
+    """A batch in the making. Most requests bring one token; only the others are noted here."""
 
-    __slots__ = ("counts", "filling", "generations", "sampled", "starts", "tokens")
+    __slots__ = ("filling", "partial", "pieces", "starts", "tokens")
 
     def __init__(self) -> None:
-        self.generations: list[Generation] = []
         self.tokens: list[int] = []
         self.starts: list[int] = []
-        self.counts: list[int] = []
-        self.sampled: list[int] = []
         self.filling: list[int] = []
+        self.pieces: dict[int, int] = {}
+        """Index -> tokens, of requests that bring more than one, or not their last."""
+        self.partial: set[int] = set()
+        """Indices of requests that do not bring their last token yet."""
 
-    def add(self, generation: Generation, count: int) -> None:
+    def add_piece(self, generation: Generation, count: int) -> None:
         """The next `count` tokens of the request; from here on they count as computed."""
+        index = len(self.starts)
         start = generation.computed
         generation.computed = end = start + count
-        index = len(self.generations)
-        self.generations.append(generation)
         self.tokens += generation.tokens[start:end]
         self.starts.append(start)
-        self.counts.append(count)
-        if count > 1 or end == generation.room:
-            self.filling.append(index)
-        if end == len(generation.tokens):
-            self.sampled.append(index)
+        self.filling.append(index)
+        self.pieces[index] = count
+        if end < len(generation.tokens):
+            self.partial.add(index)
 
-    def composed(self) -> Composed:
-        generations = self.generations
+    def composed(self, generations: list[Generation]) -> Composed:
+        """`generations` in the order in which they were added."""
+        counts = [1] * len(generations)
+        for index, count in self.pieces.items():
+            counts[index] = count
+        answering = generations
+        sampled: Sequence[int] = range(len(generations))
+        if self.partial:
+            sampled = [index for index in sampled if index not in self.partial]
+            answering = [generations[index] for index in sampled]
         batch = Batch(
             [generation.number for generation in generations],
             self.tokens,
             self.starts,
-            self.counts,
+            counts,
             [generation.table for generation in generations],
-            self.sampled,
-            [generations[index].sampling for index in self.sampled],
+            sampled,
+            [generation.sampling for generation in answering],
         )
         return Composed(batch, generations, self.filling)
 
@@ -86,7 +94,7 @@ class Composer:
     def __init__(self, memory: Memory, limits: Limits) -> None:
         self.waiting = Waiting()
         self.running: list[Generation] = []
-        """In the order of admission."""
+        """In the order of admission, which is that of a batch."""
         self.growing: list[Generation] = []
         """Those whose next token has no room yet."""
         self.preemptions = 0
@@ -101,7 +109,7 @@ class Composer:
         spare, long = self._continue(rows)
         if admitting and self.waiting:
             self._admit(rows, spare, long, now_s)
-        return rows.composed()
+        return rows.composed(list(self.running))
 
     def drop(self, generation: Generation) -> None:
         """The request has ended: forget it, and free what it has."""
@@ -130,19 +138,26 @@ class Composer:
         self.waiting.enter(generation)
 
     def _continue(self, rows: _Rows) -> tuple[int, int]:
-        """Everybody who runs. Returns the tokens left, and how many prompts are still long."""
+        """Everybody who runs. Returns the tokens left, and how many prompts go on.
+
+        The loop is flat on purpose: it is half of what a step costs for each running request.
+        """
         spare = self._limits.step_tokens_max - len(self.running)
-        prefill_max = self._limits.prefill_tokens_max
         long = 0
-        for generation in self.running:
-            wanted = len(generation.tokens) - generation.computed
-            if wanted == 1:
-                rows.add(generation, 1)
+        tokens, starts, filling = rows.tokens, rows.starts, rows.filling
+        for index, generation in enumerate(self.running):
+            start = generation.computed
+            held = generation.tokens
+            if len(held) - start > 1:
+                count = min(len(held) - start, self._limits.prefill_tokens_max, 1 + spare)
+                spare, long = spare - (count - 1), long + 1
+                rows.add_piece(generation, count)
                 continue
-            count = min(wanted, prefill_max, 1 + spare)
-            spare -= count - 1
-            long += count < wanted
-            rows.add(generation, count)
+            tokens.append(held[start])
+            starts.append(start)
+            generation.computed = start + 1
+            if start + 1 == generation.room:
+                filling.append(index)
         return spare, long
 
     def _admit(self, rows: _Rows, spare: int, long: int, now_s: float) -> None:
@@ -162,7 +177,7 @@ class Composer:
                 other.passes += 1
             wanted = len(generation.tokens) - generation.computed
             count = min(wanted, self._limits.prefill_tokens_max, spare)
-            rows.add(generation, count)
+            rows.add_piece(generation, count)
             places, spare, long = places - 1, spare - count, long + (count < wanted)
 
     def _nobody_may_pass(self, unfit: list[Generation]) -> bool:

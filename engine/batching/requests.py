@@ -37,7 +37,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """Computed prefixes are shared within a tenant only."""
     priority: Priority = Priority.NORMAL
     stop: tuple[str, ...] = ()
-    """The answer ends before the first of these, wherever token borders are."""
+    """The answer ends before the one that is complete first, wherever token borders are."""
     deadline_s: float | None = None
     """On the scheduler's clock. The request ends then, with what it has."""
     sampling: Any = None

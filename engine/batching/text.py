@@ -1,7 +1,8 @@
 """From tokens to text, as they come: characters that span tokens, and stop strings that do.
 
 Guarantees: the pieces put together are the text of all tokens, with U+FFFD for what is no UTF-8, up
-to the first stop string. Nothing is given out that could still become the start of a stop string.
+to the stop string that is complete first, and the same wherever token borders are. Nothing is given
+out that could still become the start of a stop string.
 """
 
 from __future__ import annotations
@@ -41,9 +42,11 @@ class Stops:
         """Text without any of these neither holds a stop string nor begins one."""
 
     def find(self, text: str) -> int | None:
-        """Where the first of them begins."""
-        found = [at for string in self._strings if (at := text.find(string)) >= 0]
-        return min(found, default=None)
+        """Where the one begins that ends first, whatever else the text then becomes."""
+        found = [
+            (at + len(string), at) for string in self._strings if (at := text.find(string)) >= 0
+        ]
+        return min(found)[1] if found else None
 
     def settled(self, text: str) -> int:
         """How many characters of `text` cannot be part of a stop string, whatever follows.

@@ -144,12 +144,12 @@ class World:
             assert self.ending(chunk.request) is None, "a chunk after the last"
             self.chunks[chunk.request].append(chunk)
 
-    def run(self, steps_max: int = 10_000) -> int:
-        """Until nobody is left; how many steps it took."""
+    def run(self, seconds: float = 1.0, steps_max: int = 10_000) -> int:
+        """Until nobody is left, in steps of so many seconds; how many it took."""
         for steps in range(steps_max):
             if not self.scheduler.busy:
                 return steps
-            self.step()
+            self.step(seconds)
         raise AssertionError(f"not done after {steps_max} steps")
 
     def tokens(self, number: int) -> list[int]:
