@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
+import ssl
 from typing import Any
 
+import aiohttp
 import msgspec
 import pytest
+from aiohttp.client_reqrep import ConnectionKey
 
 from engine.runtimes.upstream import (
     Busy,
@@ -24,6 +28,7 @@ from engine.runtimes.upstream import (
     Unreachable,
     UpstreamFailed,
 )
+from engine.runtimes.upstream.wire import failure_before_answer
 from tests.upstream.conftest import Open, chat
 from tests.upstream.server import (
     CHUNKED,
@@ -39,6 +44,7 @@ from tests.upstream.server import (
     stalls,
 )
 
+PEER = ConnectionKey("peer.internal", 443, True, True, None, None, None)
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 
 
@@ -185,10 +191,24 @@ async def test_nobody_at_the_port_is_unreachable(open_upstream: Open, pauses: li
     assert len(pauses) == 2
 
 
-async def test_a_name_that_does_not_exist_is_unreachable(open_upstream: Open) -> None:
-    upstream = open_upstream(url="http://nobody.invalid/v1", attempts_max=1)
-    with pytest.raises(Unreachable, match="name"):
-        await upstream.answer(chat())
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (aiohttp.ClientConnectorDNSError(PEER, socket.gaierror()), "name is not known"),
+        (aiohttp.ClientConnectorSSLError(PEER, ssl.SSLError()), "does not speak TLS"),
+        (
+            aiohttp.ClientConnectorCertificateError(PEER, ssl.SSLCertVerificationError()),
+            "certificate is not valid",
+        ),
+        (aiohttp.ClientConnectorError(PEER, OSError(errno.EMFILE, "")), "too many files"),
+        (aiohttp.ClientConnectorError(PEER, OSError()), "could not be connected to"),
+    ],
+)
+def test_why_there_is_no_connection_is_told(error: Exception, message: str) -> None:
+    failure = failure_before_answer(error, connect_s=1.0)
+    assert isinstance(failure, Unreachable)
+    assert message in failure.detail
+    assert "peer.internal" not in failure.detail
 
 
 async def test_no_tls_where_tls_is_wanted_is_unreachable(

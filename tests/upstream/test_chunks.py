@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.runtimes.upstream.answers import Chunk, whole_usage
+from engine.runtimes.upstream.answers import Chunk, Delta, whole_usage
 from engine.runtimes.upstream.calls import Kind
 from engine.runtimes.upstream.chunks import ChunkReader
 from engine.runtimes.upstream.errors import (
@@ -39,7 +39,7 @@ def taken(*events: Any) -> list[Chunk]:
 def test_a_stream_gives_its_chunks_as_they_came() -> None:
     first, last, usage = taken(chunk("Hel"), chunk("lo", finish="stop"), USAGE, DONE)
     assert msgspec.json.decode(first.data) == chunk("Hel")
-    assert first.choices[0].delta.content == "Hel"
+    assert first.choices[0].delta == Delta(content="Hel")
     assert last.choices[0].finish_reason == "stop"
     assert usage.usage is not None
     assert usage.usage.completion_tokens == 2
@@ -115,6 +115,7 @@ EMBEDDINGS = {"data": [{"embedding": [0.1, 0.2]}], "usage": {"prompt_tokens": 2}
     [
         ("chat", HELLO),
         ("chat", {"choices": [{"message": {"content": None, "tool_calls": [{}]}}]}),
+        ("chat", {"choices": [{"message": {"content": [{"type": "text", "text": "Hi"}]}}]}),
         ("text", COMPLETION),
         ("embeddings", EMBEDDINGS),
         ("embeddings", {"data": [{"embedding": "AAAA"}]}),

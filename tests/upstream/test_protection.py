@@ -15,6 +15,7 @@ from engine.runtimes.upstream import (
     CircuitOpen,
     HalfAnswered,
     KeyUnavailable,
+    NotAnswered,
     Refused,
     Upstream,
     UpstreamConfig,
@@ -24,6 +25,7 @@ from tests.upstream.conftest import SECRET, Clock, Open, chat
 from tests.upstream.server import (
     HELLO,
     Behaviour,
+    Exchange,
     MockUpstream,
     answers,
     chunk,
@@ -144,6 +146,22 @@ async def test_attempts_end_when_it_opens_and_the_failure_is_told(
     assert (failure.value.attempts, len(mock.requests)) == (3, 3)
 
 
+async def test_an_upstream_that_dies_under_load_is_not_stormed(
+    mock: MockUpstream, open_upstream: Open
+) -> None:
+    async def dies_with_all(exchange: Exchange) -> None:
+        await mock.until(lambda seen: len(seen.requests) >= 40)
+        exchange.writer.close()
+
+    mock.behaviours = [dies_with_all]
+    upstream = open_upstream(attempts_max=10, options={"breaker_limits": LIMITS})
+    calls = [upstream.answer(chat()) for _ in range(40)]
+    failures = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(failure) for failure in failures} == {NotAnswered}
+    # All were on their way; only those who fail before the third may come again.
+    assert len(mock.requests) <= 42
+
+
 async def test_the_key_is_read_at_each_call(
     mock: MockUpstream, open_upstream: Open, environment: dict[str, str]
 ) -> None:
@@ -183,7 +201,7 @@ async def test_without_its_key_nothing_is_sent(
         await upstream.answer(chat())
     assert variable in failure.value.detail
     assert not value or value not in failure.value.detail
-    assert (mock.accepted, upstream.statistics.breaker) == (0, "closed")
+    assert (failure.value.attempts, upstream.statistics.attempts, mock.accepted) == (0, 0, 0)
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:

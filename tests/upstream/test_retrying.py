@@ -28,7 +28,7 @@ NOW = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 
 
 def refused(status: int, body: bytes = b"", *, retry_after: str | None = None) -> Refused:
-    return refusal_of(status, body, retry_after=retry_after, key="sk-secret", now=NOW)
+    return refusal_of(status, body, retry_after=retry_after, secret="sk-secret", now=NOW)
 
 
 def pause(failure: UpstreamFailed, *, attempts: int = 1, left_s: float = 60.0) -> float | None:

@@ -44,11 +44,14 @@ from tests.upstream.server import (
 USAGE = {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}}
 
 
+def text_in(one: Chunk) -> str:
+    deltas = [choice.delta for choice in one.choices if choice.delta is not None]
+    return "".join(str(delta.content or "") for delta in deltas)
+
+
 async def text_of(upstream: Upstream, call: Call | None = None) -> str:
     async with upstream.stream(call or chat()) as stream:
-        return "".join(
-            [choice.delta.content or "" async for one in stream for choice in one.choices]
-        )
+        return "".join([text_in(one) async for one in stream])
 
 
 async def test_chunks_come_one_by_one(mock: MockUpstream, open_upstream: Open) -> None:
@@ -65,7 +68,7 @@ async def test_chunks_come_one_by_one(mock: MockUpstream, open_upstream: Open) -
     mock.behaviours = [in_step]
     async with open_upstream().stream(chat()) as stream:
         async for one in stream:
-            taken.put_nowait(one.choices[0].delta.content or "")
+            taken.put_nowait(text_in(one))
     assert stream.attempts == 1
 
 
@@ -140,7 +143,7 @@ async def test_a_broken_stream_is_an_error_and_is_not_repeated(
             async for one in stream:
                 received.append(one)
     assert type(failure.value) is kind
-    assert [one.choices[0].delta.content for one in received] == (["Hel"] if begins else [])
+    assert [text_in(one) for one in received] == (["Hel"] if begins else [])
     assert (failure.value.attempts, len(mock.requests)) == (1, 1)
     mock.behaviours = [streams(chunk("Hi"))]
     assert await text_of(upstream) == "Hi"
@@ -183,6 +186,36 @@ async def test_a_stream_without_end_is_left(mock: MockUpstream, open_upstream: O
     mock.behaviours = [endless]
     with pytest.raises(TooLarge, match="100000 bytes"):
         await text_of(open_upstream(answer_bytes_max=100_000))
+    await mock.until(lambda seen: seen.open == 0)
+
+
+async def test_a_slow_reader_slows_the_upstream_down(
+    mock: MockUpstream, open_upstream: Open
+) -> None:
+    """What it does not take is not hoarded here."""
+    sent, is_held_up = 0, asyncio.Event()
+    piece = http_chunks(event(chunk("x" * 500_000)))
+
+    async def floods(exchange: Exchange) -> None:
+        nonlocal sent
+        exchange.writer.write(EVENTS_HEAD + CHUNKED)
+        while sent < 2**28:
+            sent += len(piece)
+            exchange.writer.write(piece)
+            try:
+                await asyncio.wait_for(exchange.writer.drain(), 0.2)
+            except TimeoutError:
+                break
+        is_held_up.set()
+        await exchange.until_left()
+        exchange.writer.transport.abort()
+
+    mock.behaviours = [floods]
+    async with open_upstream(answer_bytes_max=2**30).stream(chat()) as stream:
+        await anext(stream)
+        await is_held_up.wait()
+        assert sent < 2**28
+        assert text_in(await anext(stream)) == "x" * 500_000
     await mock.until(lambda seen: seen.open == 0)
 
 

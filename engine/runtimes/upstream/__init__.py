@@ -11,7 +11,7 @@ async with Upstream(config, keys=Keys(os.environ), random=Random()) as upstream:
 `chunks` `refusals` `retrying` `breaker` `keys`; sockets: `wire` `attempt` `stream` `health`.
 """
 
-from engine.runtimes.upstream.answers import Answer, Choice, Chunk, Text, Usage
+from engine.runtimes.upstream.answers import Answer, Choice, Chunk, Delta, Usage
 from engine.runtimes.upstream.breaker import BreakerLimits
 from engine.runtimes.upstream.calls import Call, Kind
 from engine.runtimes.upstream.config import UpstreamConfig
@@ -50,6 +50,7 @@ __all__ = [
     "Chunk",
     "CircuitOpen",
     "Closed",
+    "Delta",
     "HalfAnswered",
     "Health",
     "Invalid",
@@ -63,7 +64,6 @@ __all__ = [
     "Refused",
     "Statistics",
     "Stream",
-    "Text",
     "TimedOut",
     "TooLarge",
     "Unreachable",

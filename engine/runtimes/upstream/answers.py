@@ -28,23 +28,30 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     total_tokens: int = 0
 
 
-class Text(msgspec.Struct, frozen=True, gc=False):
-    """A chat message, or what a chunk adds to one."""
+class Delta(msgspec.Struct, frozen=True):
+    """What a chunk adds to a chat message."""
 
-    content: str | None = None
+    content: str | list[Any] | None = None
+    """Text; of some upstreams, parts of several kinds."""
 
 
-class Choice(msgspec.Struct, frozen=True, gc=False):
-    """Of a chunk: what it adds to the choice `index`. Chat fills `delta`, text `text`."""
+class Choice(msgspec.Struct, frozen=True):
+    """Of a chunk: what it adds to the choice `index`. Chat fills `delta`, completions `text`."""
 
     index: int = 0
-    delta: Text = Text()
-    text: str = ""
+    delta: Delta | None = None
+    text: str | None = None
     finish_reason: str | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """It adds nothing to read."""
+        return not self.text and not (self.delta is not None and self.delta.content)
 
 
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
-    """One event of a stream."""
+    """One event of a stream. One without choices brings the usage, which the upstream is asked for
+    whether the client wanted it or not."""
 
     data: bytes
     """The JSON, as it came."""
@@ -70,8 +77,12 @@ class _ChunkBody(msgspec.Struct, frozen=True, gc=False):
     error: Any = None
 
 
+class _Message(msgspec.Struct, frozen=True, gc=False):
+    """An object; text, parts, calls of tools or a refusal, as it likes."""
+
+
 class _ChatChoice(msgspec.Struct, frozen=True, gc=False):
-    message: Text
+    message: _Message
 
 
 class _TextChoice(msgspec.Struct, frozen=True, gc=False):
@@ -164,7 +175,7 @@ class Order:
         """Raises Malformed for text of a choice that is finished. Empty chunks may follow: some
         upstreams send usage or the verdict of a filter so."""
         for choice in chunk.choices:
-            if choice.index in self._finished and (choice.delta.content or choice.text):
+            if choice.index in self._finished and not choice.is_empty:
                 raise Malformed(f"the upstream's stream goes on after choice {choice.index} ended")
             self._begun.add(choice.index)
             if choice.finish_reason is not None:

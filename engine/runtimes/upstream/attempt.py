@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Final
 
@@ -21,7 +21,6 @@ from engine.runtimes.upstream.calls import (
 from engine.runtimes.upstream.chunks import ChunkReader
 from engine.runtimes.upstream.config import UpstreamConfig
 from engine.runtimes.upstream.errors import HalfAnswered, Malformed, TooLarge, UpstreamFailed
-from engine.runtimes.upstream.keys import Keys
 from engine.runtimes.upstream.phases import Phases
 from engine.runtimes.upstream.refusals import REFUSAL_BYTES_MAX, refusal_of
 from engine.runtimes.upstream.stream import Arriving
@@ -33,27 +32,26 @@ _MEDIA_TYPE: Final = re.compile(r"[a-z0-9]{1,40}/[a-z0-9.+\-]{1,60}")
 class Attempts:
     """How attempts are made at one upstream."""
 
-    def __init__(
-        self, config: UpstreamConfig, wire: Wire, keys: Keys, *, now: Callable[[], datetime]
-    ) -> None:
+    def __init__(self, config: UpstreamConfig, wire: Wire, *, now: Callable[[], datetime]) -> None:
         self._config = config
         self._wire = wire
-        self._keys = keys
         self._now = now
 
-    async def whole(self, call: Call, phases: Phases) -> bytes:
+    async def whole(self, call: Call, phases: Phases, key: str | None) -> bytes:
         """The body of a success that says it is JSON. Raises UpstreamFailed."""
         payload = whole_payload(call, self._config)
-        response = await self._head(call, payload, JSON_TYPE, phases)
+        headers = headers_of(call, accept=JSON_TYPE, key=key)
+        response = await self._head(PATHS[call.kind], payload, headers, phases)
         try:
             return await self._body(response, phases)
         finally:
             response.close()
 
-    async def streamed(self, call: Call, phases: Phases) -> Arriving:
+    async def streamed(self, call: Call, phases: Phases, key: str | None) -> Arriving:
         """A stream whose first chunk has arrived. Raises UpstreamFailed."""
         payload = stream_payload(call, self._config)
-        response = await self._head(call, payload, STREAM_TYPE, phases)
+        headers = headers_of(call, accept=STREAM_TYPE, key=key)
+        response = await self._head(PATHS[call.kind], payload, headers, phases)
         reader = ChunkReader(stream_bytes_max=self._config.answer_bytes_max)
         arriving = Arriving(response, reader, self._wire, phases)
         try:
@@ -63,30 +61,22 @@ class Attempts:
             raise
         return arriving
 
-    def key(self) -> str | None:
-        """Raises KeyUnavailable."""
-        variable = self._config.api_key_env
-        return None if variable is None else self._keys.read(variable)
-
     async def _head(
-        self, call: Call, payload: bytes, accept: str, phases: Phases
+        self, path: str, payload: bytes, headers: Mapping[str, str], phases: Phases
     ) -> aiohttp.ClientResponse:
-        key = self.key()
-        headers = headers_of(call, accept=accept, key=key)
         phases.begin_attempt()
-        posting = self._wire.post(PATHS[call.kind], payload, headers)
-        response = await phases.first_byte(posting)
+        response = await phases.first_byte(self._wire.post(path, payload, headers))
         try:
             if response.status != 200:
-                raise await self._refusal(response, key, phases)
-            _require_type(response, accept)
+                raise await self._refusal(response, headers.get("Authorization"), phases)
+            _require_type(response, headers["Accept"])
         except BaseException:
             response.close()
             raise
         return response
 
     async def _refusal(
-        self, response: aiohttp.ClientResponse, key: str | None, phases: Phases
+        self, response: aiohttp.ClientResponse, authorization: str | None, phases: Phases
     ) -> UpstreamFailed:
         body = b""
         try:
@@ -101,7 +91,7 @@ class Attempts:
             response.status,
             body[:REFUSAL_BYTES_MAX],
             retry_after=response.headers.get("Retry-After"),
-            key=key,
+            secret=authorization and authorization.removeprefix("Bearer "),
             now=self._now(),
         )
 
@@ -110,8 +100,8 @@ class Attempts:
         body = bytearray()
         if (response.content_length or 0) > bytes_max:
             raise TooLarge("the upstream's answer", bytes_max)
-        while piece := await phases.next_piece(self._wire.piece(response)):
-            body += piece
+        while not response.content.at_eof():
+            body += await phases.next_piece(self._wire.piece(response))
             if len(body) > bytes_max:
                 raise TooLarge("the upstream's answer", bytes_max)
         if not body:

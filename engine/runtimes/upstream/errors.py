@@ -146,8 +146,11 @@ class KeyUnavailable(NotCalled):
         self.variable = variable
 
 
-class Closed(NotCalled):
+class Closed(UpstreamFailed):
     """This side was closed, before the call or in the middle of it."""
+
+    code = "unavailable"
+    verdict = "unknown"
 
     def __init__(self) -> None:
         super().__init__("the upstream's connections were closed")

@@ -9,7 +9,6 @@ from typing import Final
 
 import msgspec
 
-from engine.runtimes.upstream.attempt import Attempts
 from engine.runtimes.upstream.calls import probe_headers
 from engine.runtimes.upstream.errors import UpstreamFailed
 from engine.runtimes.upstream.wire import Wire
@@ -35,23 +34,23 @@ HEALTHY: Final = Health(is_healthy=True, detail="")
 UNKNOWN: Final = Health(is_healthy=False, detail="not asked yet")
 
 
-async def probed(wire: Wire, attempts: Attempts) -> Health:
+async def probed(wire: Wire, key: str | None) -> Health:
     """One probe. Any status that neither refuses our key nor admits to trouble is a sign of life:
     not every upstream can list its models."""
     try:
         async with asyncio.timeout(ANSWER_SECONDS_MAX):
-            response = await wire.get(PATH, probe_headers(key=attempts.key()))
+            response = await wire.get(PATH, probe_headers(key=key))
             response.close()
     except TimeoutError:
-        return _sick(f"the upstream gave no sign of life in {ANSWER_SECONDS_MAX:g} s")
+        return sick(f"the upstream gave no sign of life in {ANSWER_SECONDS_MAX:g} s")
     except UpstreamFailed as failure:
-        return _sick(failure.detail)
+        return sick(failure.detail)
     if response.status >= 500 or response.status in _REFUSED_KEY:
-        return _sick(f"the upstream answered {response.status}")
+        return sick(f"the upstream answered {response.status}")
     return HEALTHY
 
 
-def _sick(detail: str) -> Health:
+def sick(detail: str) -> Health:
     return Health(is_healthy=False, detail=detail)
 
 

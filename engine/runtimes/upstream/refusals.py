@@ -22,7 +22,7 @@ _UNPRINTABLE: Final = re.compile(r"[^\S ]|[\x00-\x1f\x7f-\x9f]")
 
 
 def refusal_of(
-    status: int, body: bytes, *, retry_after: str | None, key: str | None, now: datetime
+    status: int, body: bytes, *, retry_after: str | None, secret: str | None, now: datetime
 ) -> Refused:
     """The error for a status that is no success. `now` is for a Retry-After that is a date.
 
@@ -35,7 +35,7 @@ def refusal_of(
         return Busy(detail, status=status, retry_after_s=after_s)
     if status not in _ABOUT_THE_REQUEST:
         return Refused(detail, status=status, retry_after_s=after_s)
-    said = _said_in(body, key)
+    said = _said_in(body, secret)
     detail = f"{detail}: {said}" if said else detail
     return Invalid(detail, status=status, retry_after_s=after_s)
 
@@ -62,13 +62,13 @@ def _phrase(status: int) -> str:
         return ""
 
 
-def _said_in(body: bytes, key: str | None) -> str:
+def _said_in(body: bytes, secret: str | None) -> str:
     try:
         said = _message_in(msgspec.json.decode(body))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""
-    if key is not None:
-        said = said.replace(key, "***")
+    if secret is not None:
+        said = said.replace(secret, "***")
     return _UNPRINTABLE.sub(" ", said)[:SAID_CHARS_MAX]
 
 

@@ -32,8 +32,14 @@ from engine.runtimes.upstream.attempt import Attempts
 from engine.runtimes.upstream.breaker import BREAKER_LIMITS, Breaker, BreakerLimits, Permit, State
 from engine.runtimes.upstream.calls import Call
 from engine.runtimes.upstream.config import UpstreamConfig
-from engine.runtimes.upstream.errors import CircuitOpen, Closed, Overloaded, UpstreamFailed
-from engine.runtimes.upstream.health import Health, probed
+from engine.runtimes.upstream.errors import (
+    CircuitOpen,
+    Closed,
+    KeyUnavailable,
+    Overloaded,
+    UpstreamFailed,
+)
+from engine.runtimes.upstream.health import Health, probed, sick
 from engine.runtimes.upstream.keys import Keys
 from engine.runtimes.upstream.phases import Phases
 from engine.runtimes.upstream.retrying import pause_before_retry
@@ -70,10 +76,11 @@ class Upstream:
         breaker_limits: BreakerLimits = BREAKER_LIMITS,
     ) -> None:
         self._config = config
+        self._keys = keys
         self._random = random
         self._sleep = sleep
         self._wire = Wire(config)
-        self._attempts = Attempts(config, self._wire, keys, now=now)
+        self._attempts = Attempts(config, self._wire, now=now)
         self._breaker = Breaker(clock=clock, limits=breaker_limits)
         self._is_closed = False
         self._in_flight: set[Phases] = set()
@@ -104,9 +111,10 @@ class Upstream:
         """The whole answer. Raises UpstreamFailed."""
         began = time.perf_counter()
         with self._place(call) as phases:
+            key = self._key()
 
             async def attempt() -> Answer:
-                body = await self._attempts.whole(call, phases)
+                body = await self._attempts.whole(call, phases, key)
                 usage = whole_usage(call.kind, body)
                 return Answer(body=body, usage=usage, attempts=0, upstream_s=0.0)
 
@@ -121,8 +129,9 @@ class Upstream:
         UpstreamFailed."""
         began = time.perf_counter()
         with self._place(call) as phases:
+            key = self._key()
             arriving, attempts, permit = await self._repeated(
-                lambda: self._attempts.streamed(call, phases), phases
+                lambda: self._attempts.streamed(call, phases, key), phases
             )
             first_chunk_s = time.perf_counter() - began
             stream = Stream(arriving, permit, attempts=attempts, first_chunk_s=first_chunk_s)
@@ -134,8 +143,11 @@ class Upstream:
     async def probe(self) -> Health:
         """Ask whether it is there, past the cap and the breaker, which both stay as they are."""
         if self._is_closed:
-            return Health(is_healthy=False, detail="closed")
-        return await probed(self._wire, self._attempts)
+            return sick("closed")
+        try:
+            return await probed(self._wire, self._key())
+        except KeyUnavailable as failure:
+            return sick(failure.detail)
 
     async def close(self) -> None:
         """Calls in flight fail with Closed. Does nothing the second time."""
@@ -143,6 +155,11 @@ class Upstream:
         for phases in self._in_flight:
             phases.cut_off()
         await self._wire.close()
+
+    def _key(self) -> str | None:
+        """Raises KeyUnavailable."""
+        variable = self._config.api_key_env
+        return None if variable is None else self._keys.read(variable)
 
     @contextmanager
     def _place(self, call: Call) -> Iterator[Phases]:
