@@ -211,6 +211,20 @@ def test_why_there_is_no_connection_is_told(error: Exception, message: str) -> N
     assert "peer.internal" not in failure.detail
 
 
+async def test_a_name_that_cannot_be_one_is_unreachable(open_upstream: Open) -> None:
+    upstream = open_upstream(url=f"http://{'a' * 64}.invalid", attempts_max=1)
+    with pytest.raises(Unreachable, match="name is not known"):
+        await upstream.answer(chat())
+
+
+async def test_a_refusal_does_not_wait_for_the_end_of_its_body(
+    mock: MockUpstream, open_upstream: Open
+) -> None:
+    head = HEAD.replace(b"200", b"503") + b"retry-after: 2\r\ncontent-length: 9\r\n\r\n{"
+    mock.behaviours = [stalls(head), answers(HELLO)]
+    assert (await open_upstream().answer(chat())).attempts == 2
+
+
 async def test_no_tls_where_tls_is_wanted_is_unreachable(
     mock: MockUpstream, open_upstream: Open
 ) -> None:

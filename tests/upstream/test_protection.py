@@ -259,6 +259,8 @@ async def test_no_error_holds_the_key_or_what_the_upstreams_headers_say(
         "http://example.org:99999",
         "http://" + "a" * 3_000,
         "http://[::1",
+        "http://[::zz]",
+        "http://example.org:0",
     ],
 )
 def test_a_url_holds_an_address_and_nothing_else(url: str) -> None:
@@ -270,7 +272,8 @@ def test_a_url_holds_an_address_and_nothing_else(url: str) -> None:
     "url", ["https://example.org", "http://127.0.0.1:8000/v1/", "http://[::1]:80/v1", "http://a_b"]
 )
 def test_addresses_are_taken(url: str) -> None:
-    msgspec.convert({"url": url, "model": "small"}, UpstreamConfig)
+    config = msgspec.convert({"url": url, "model": "small"}, UpstreamConfig)
+    assert str(config.base).rstrip("/").endswith("/v1")
 
 
 @pytest.mark.parametrize(

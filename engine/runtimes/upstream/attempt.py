@@ -26,6 +26,9 @@ from engine.runtimes.upstream.refusals import REFUSAL_BYTES_MAX, refusal_of
 from engine.runtimes.upstream.stream import Arriving
 from engine.runtimes.upstream.wire import Wire
 
+REFUSAL_SECONDS: Final = 0.5
+"""How long the body of an error status is waited for: the status says most of it."""
+
 _MEDIA_TYPE: Final = re.compile(r"[a-z0-9]{1,40}/[a-z0-9.+\-]{1,60}")
 
 
@@ -68,7 +71,8 @@ class Attempts:
         response = await phases.first_byte(self._wire.post(path, payload, headers))
         try:
             if response.status != 200:
-                raise await self._refusal(response, headers.get("Authorization"), phases)
+                secret = headers.get("Authorization", "").removeprefix("Bearer ") or None
+                raise await self._refusal(response, secret, phases)
             _require_type(response, headers["Accept"])
         except BaseException:
             response.close()
@@ -76,24 +80,22 @@ class Attempts:
         return response
 
     async def _refusal(
-        self, response: aiohttp.ClientResponse, authorization: str | None, phases: Phases
+        self, response: aiohttp.ClientResponse, secret: str | None, phases: Phases
     ) -> UpstreamFailed:
-        body = b""
-        try:
-            while piece := await phases.next_piece(self._wire.piece(response)):
-                body += piece
-                if len(body) > REFUSAL_BYTES_MAX:
-                    break
-        except UpstreamFailed:
-            body = b""  # the status says enough
-        response.close()
+        body = await phases.if_soon(self._begin_of_body(response), REFUSAL_SECONDS)
         return refusal_of(
             response.status,
-            body[:REFUSAL_BYTES_MAX],
+            body or b"",
             retry_after=response.headers.get("Retry-After"),
-            secret=authorization and authorization.removeprefix("Bearer "),
+            secret=secret,
             now=self._now(),
         )
+
+    async def _begin_of_body(self, response: aiohttp.ClientResponse) -> bytes:
+        body = b""
+        while not response.content.at_eof() and len(body) < REFUSAL_BYTES_MAX:
+            body += await self._wire.piece(response)
+        return body[:REFUSAL_BYTES_MAX]
 
     async def _body(self, response: aiohttp.ClientResponse, phases: Phases) -> bytes:
         bytes_max = self._config.answer_bytes_max

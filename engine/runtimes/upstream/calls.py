@@ -56,6 +56,7 @@ def headers_of(call: Call, *, accept: str, key: str | None) -> dict[str, str]:
     """Of a request with a JSON body."""
     headers = {**probe_headers(key=key), "Accept": accept, "Content-Type": JSON_TYPE}
     if call.request_id is not None:
+        assert call.request_id.isascii() and call.request_id.isprintable()
         headers["X-Request-Id"] = call.request_id
     return headers
 

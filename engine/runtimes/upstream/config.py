@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from typing import Annotated, Final
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
+from yarl import URL
 
 _URL: Final = r"\Ahttps?://([A-Za-z0-9._\-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[^\s?#@\\]*)?\Z"
 
@@ -21,8 +21,8 @@ class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """
 
     url: Annotated[str, Meta(pattern=_URL, max_length=2_048)]
-    """The base, as OpenAI's clients take it: `http://127.0.0.1:8000/v1`. Without user, password,
-    query or fragment: secrets are named by `api_key_env`, never written."""
+    """The base, as OpenAI's clients take it: `http://127.0.0.1:8000/v1`; without a path it is `/v1`.
+    No user, password, query or fragment: secrets are named by `api_key_env`, never written."""
     model: Annotated[str, Meta(min_length=1, max_length=500)]
     """What the upstream calls it."""
     api_key_env: Annotated[str, Meta(pattern=r"\A[A-Za-z_][A-Za-z0-9_]{0,127}\Z")] | None = None
@@ -45,6 +45,12 @@ class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     (`stream_options`), False."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError, as `msgspec.convert` expects, for a port or address that is none."""
-        if urlsplit(self.url).port == 0:
+        """Raises ValueError, as `msgspec.convert` expects, for an address that is none."""
+        if not URL(self.url).port:
             raise ValueError("port 0 is no port")
+
+    @property
+    def base(self) -> URL:
+        """What the paths of the protocol are appended to."""
+        url = URL(self.url)
+        return url / "v1" if url.path == "/" else url

@@ -51,11 +51,12 @@ class Phases:
         limit_s = self._config.chunk_timeout_s
         return await self._until(self._clock() + limit_s, "between chunks", limit_s, waiting)
 
-    async def last_bytes(self, waiting: Awaitable[object], seconds: float) -> None:
-        """Waits for what does not matter: neither its lateness nor its failure does."""
+    async def if_soon(self, waiting: Awaitable[T], seconds: float) -> T | None:
+        """For what is good to have: None when it is late or fails."""
         with suppress(TimeoutError, UpstreamFailed):
             async with asyncio.timeout(min(seconds, self.left_s)):
-                await waiting
+                return await waiting
+        return None
 
     async def _until(self, ends: float, phase: Phase, limit_s: float, waiting: Awaitable[T]) -> T:
         try:

@@ -66,7 +66,7 @@ class Arriving:
     async def settle(self) -> None:
         """After the end: what is still on its way is nothing that counts."""
         if not self._response.content.at_eof():
-            await self._phases.last_bytes(self._wire.piece(self._response), LAST_BYTES_SECONDS)
+            await self._phases.if_soon(self._wire.piece(self._response), LAST_BYTES_SECONDS)
 
 
 class Stream:

@@ -27,7 +27,7 @@ from typing import TypeVar
 
 import msgspec
 
-from engine.runtimes.upstream.answers import Answer, whole_usage
+from engine.runtimes.upstream.answers import Answer, Usage, whole_usage
 from engine.runtimes.upstream.attempt import Attempts
 from engine.runtimes.upstream.breaker import BREAKER_LIMITS, Breaker, BreakerLimits, Permit, State
 from engine.runtimes.upstream.calls import Call
@@ -113,14 +113,16 @@ class Upstream:
         with self._place(call) as phases:
             key = self._key()
 
-            async def attempt() -> Answer:
+            async def attempt() -> tuple[bytes, Usage | None]:
                 body = await self._attempts.whole(call, phases, key)
-                usage = whole_usage(call.kind, body)
-                return Answer(body=body, usage=usage, attempts=0, upstream_s=0.0)
+                return body, whole_usage(call.kind, body)
 
-            answer, attempts, _ = await self._repeated(attempt, phases)
-            return msgspec.structs.replace(
-                answer, attempts=attempts, upstream_s=time.perf_counter() - began
+            (body, usage), attempts, _ = await self._repeated(attempt, phases)
+            return Answer(
+                body=body,
+                usage=usage,
+                attempts=attempts,
+                upstream_s=time.perf_counter() - began,
             )
 
     @asynccontextmanager

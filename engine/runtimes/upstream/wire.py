@@ -43,7 +43,7 @@ class Wire:
     """The connections to one upstream. To be made in a running event loop."""
 
     def __init__(self, config: UpstreamConfig) -> None:
-        self._base = config.url.rstrip("/")
+        self._base = str(config.base).rstrip("/")
         self._connect_s = config.connect_timeout_s
         self._urls: dict[str, yarl.URL] = {}
         # No limit here: the calls in flight are limited before they come to a connection.
@@ -66,7 +66,7 @@ class Wire:
             return await self._session.post(
                 self._url(path), data=data, headers=sized, allow_redirects=False
             )
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, UnicodeError) as error:
             failure = self._before_answer(error)
         raise failure
 
@@ -74,7 +74,7 @@ class Wire:
         """As `post`."""
         try:
             return await self._session.get(self._url(path), headers=headers, allow_redirects=False)
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, UnicodeError) as error:
             failure = self._before_answer(error)
         raise failure
 
@@ -111,7 +111,7 @@ def failure_before_answer(error: Exception, *, connect_s: float) -> UpstreamFail
     match error:
         case aiohttp.ConnectionTimeoutError():
             return TimedOut("connect", connect_s)
-        case aiohttp.ClientConnectorDNSError():
+        case aiohttp.ClientConnectorDNSError() | UnicodeError():
             return Unreachable("the upstream's name is not known")
         case aiohttp.ClientConnectorCertificateError():
             return Unreachable("the upstream's certificate is not valid")
