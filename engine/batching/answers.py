@@ -13,7 +13,6 @@ from engine.batching.memory import Memory
 from engine.batching.recovery import Part
 from engine.batching.requests import Chunk, Ending
 from engine.batching.statistics import Tally
-from engine.batching.text import Vocabulary
 
 
 class Answers:
@@ -25,7 +24,6 @@ class Answers:
         *,
         composer: Composer,
         memory: Memory,
-        vocabulary: Vocabulary,
         tally: Tally,
         eos: int | None,
         clock: Callable[[], float],
@@ -33,7 +31,6 @@ class Answers:
         self._generations = generations
         self._composer = composer
         self._memory = memory
-        self._vocabulary = vocabulary
         self._tally = tally
         self._eos = eos
         self._clock = clock
@@ -82,7 +79,7 @@ class Answers:
         details: Sequence[Any] | repeat[None],
         chunks: list[Chunk],
     ) -> None:
-        now_s, eos, vocabulary = self._clock(), self._eos, self._vocabulary
+        now_s, eos = self._clock(), self._eos
         add = chunks.append
         drawn = 0
         for generation, token, detail in zip(answering, tokens, details, strict=False):
@@ -94,16 +91,11 @@ class Answers:
             if token == eos:
                 add(self.last(generation, "stop", detail))
                 continue
-            try:
-                text = vocabulary[token]
-            except (LookupError, ValueError) as error:
-                add(self.last(generation, "failed", f"token {token}: {error}"))
-                continue
             drawn += 1
             held = generation.tokens
             held.append(token)
-            plain = generation.plain
-            if plain is None or text is None or not plain.isdisjoint(text):
+            text = generation.plain.get(token)
+            if text is None:
                 add(self._spelled(generation, token, detail))
             elif len(held) == generation.limit:
                 self.drop(generation, "length")
@@ -113,8 +105,12 @@ class Answers:
         self._tally.drew(drawn)
 
     def _spelled(self, generation: Generation, token: int, detail: Any) -> Chunk:
-        """A token that does not stand for itself, or may be a part of a stop string."""
-        text, stopped = generation.spelling.add(token)
+        """A token that is new, a part of a character, or maybe one of a stop string."""
+        try:
+            text, stopped = generation.spelling.add(token)
+        except (LookupError, ValueError) as error:
+            generation.tokens.pop()
+            return self.last(generation, "failed", f"token {token}: {error}")
         generation.plain = generation.spelling.plain
         ending: Ending | None = None
         if stopped:

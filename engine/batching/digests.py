@@ -21,10 +21,10 @@ def chain_start(tenant: str) -> bytes:
 
 
 def extend_chain(
-    digests: list[bytes], tokens: Sequence[int], *, start: bytes, block_tokens: int
+    digests: list[bytes], tokens: Sequence[int], *, tenant: str, block_tokens: int
 ) -> None:
     """Add the digests of those full blocks of `tokens` that have none yet."""
-    before = digests[-1] if digests else start
+    before = digests[-1] if digests else chain_start(tenant)
     for end in range((len(digests) + 1) * block_tokens, len(tokens) + 1, block_tokens):
         content = array("q", tokens[end - block_tokens : end]).tobytes()
         before = blake2b(content, digest_size=DIGEST_BYTES, key=before).digest()

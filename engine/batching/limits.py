@@ -25,7 +25,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     passes_max: int = 16
     """Requests that may go before one that does not fit. Then it is next, and blocks are saved."""
     watermark: float = 0.01
-    """Share of the blocks that stays free at an admission, for the growth of those that run."""
+    """Share of the blocks that an admission leaves free, if that is more than one for each request
+    that runs."""
     retries_max: int = 2
     """Of a batch that failed, before the request is sought that makes it fail."""
     kv_bytes_max: int | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.batching.blocks import BlockPool
-from engine.batching.digests import chain_start, extend_chain
+from engine.batching.digests import extend_chain
 from engine.batching.generation import Generation
 
 
@@ -90,6 +90,6 @@ class Memory:
         extend_chain(
             generation.digests,
             generation.tokens,
-            start=chain_start(generation.request.tenant),
+            tenant=generation.request.tenant,
             block_tokens=self.block_tokens,
         )

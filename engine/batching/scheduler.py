@@ -85,7 +85,6 @@ class Scheduler:
             self._generations,
             composer=self._composer,
             memory=self._memory,
-            vocabulary=self._vocabulary,
             tally=self._tally,
             eos=executor.eos,
             clock=clock,

@@ -12,34 +12,22 @@ from typing import Final
 
 from engine.batching.executor import TokenBytes
 
+STOPS_KEPT_MAX: Final = 64
+"""Sets of stop strings whose plain tokens are remembered after their last request."""
 _DECODER: Final = getincrementaldecoder("utf-8")
-
-
-class Vocabulary(dict[int, str | None]):
-    """What tokens stand for by themselves; None: a part of a character. Filled as they occur."""
-
-    def __init__(self, token_bytes: TokenBytes) -> None:
-        super().__init__()
-        self.token_bytes = token_bytes
-
-    def __missing__(self, token: int) -> str | None:
-        try:
-            text: str | None = self.token_bytes(token).decode()
-        except UnicodeDecodeError:
-            text = None
-        self[token] = text
-        return text
+_NOTHING: Final[dict[int, str]] = {}
 
 
 class Stops:
-    """The stop strings of one request."""
+    """The stop strings of some requests, maybe none."""
 
-    __slots__ = ("_strings", "first")
+    __slots__ = ("_strings", "plain")
 
     def __init__(self, strings: tuple[str, ...]) -> None:
         self._strings = strings
-        self.first = frozenset(string[0] for string in strings)
-        """Text without any of these neither holds a stop string nor begins one."""
+        self.plain: dict[int, str] = {}
+        """Tokens met so far that stand for themselves: their text, after which nothing is held
+        back if nothing was before. That most tokens are here is what makes stop strings cheap."""
 
     def find(self, text: str) -> int | None:
         """Where the one begins that ends first, whatever else the text then becomes."""
@@ -53,32 +41,62 @@ class Stops:
 
         Call with text that holds none.
         """
-        for at, character in enumerate(text):
-            if character in self.first:
-                rest = text[at:]
-                if any(string.startswith(rest) for string in self._strings):
-                    return at
+        longest = max(map(len, self._strings), default=1) - 1
+        for at in range(max(0, len(text) - longest), len(text)):
+            if any(string.startswith(text[at:]) for string in self._strings):
+                return at
         return len(text)
 
 
+class Vocabulary:
+    """What tokens stand for, and what stop strings make of them."""
+
+    def __init__(self, token_bytes: TokenBytes) -> None:
+        self.token_bytes = token_bytes
+        self._texts: dict[int, str | None] = {}
+        self._stops: dict[tuple[str, ...], Stops] = {}
+
+    def text(self, token: int) -> str | None:
+        """None for a part of a character. Raises as the detokenizer does."""
+        if token not in self._texts:
+            try:
+                self._texts[token] = self.token_bytes(token).decode()
+            except UnicodeDecodeError:
+                self._texts[token] = None
+        return self._texts[token]
+
+    def stops(self, strings: tuple[str, ...]) -> Stops:
+        """One object for equal strings, as long as they are in use and a while longer."""
+        stops = self._stops.pop(strings, None) or Stops(strings)
+        self._stops[strings] = stops
+        if len(self._stops) > STOPS_KEPT_MAX:
+            del self._stops[next(iter(self._stops))]
+        return stops
+
+
 class Spelling:
-    """The text of one answer, as far as its tokens do not stand for themselves."""
+    """The text of one answer."""
 
     __slots__ = ("_decoder", "_held", "_stops", "_vocabulary", "plain")
 
     def __init__(self, vocabulary: Vocabulary, stops: tuple[str, ...]) -> None:
         self._vocabulary = vocabulary
-        self._stops = Stops(stops) if stops else None
+        self._stops = vocabulary.stops(stops)
         self._decoder: IncrementalDecoder | None = None
         self._held = ""
-        self.plain: frozenset[str] | None = self._stops.first if self._stops else frozenset()
-        """While nothing is held back: a whole token's text without any of these characters may be
-        given out as it is. None while something is."""
+        self.plain = self._stops.plain
+        """Tokens whose text may now be given out as it is. Any other is to be added."""
 
     def add(self, token: int) -> tuple[str, bool]:
-        """What may be given out now, and whether a stop string has ended the text."""
-        text = self._held + self._decoded(token)
-        return self._cut(text)
+        """What may be given out now, and whether a stop string has ended the text.
+
+        Raises LookupError or ValueError for what is no token.
+        """
+        if self._decoder is None and not self._held:
+            text = self._vocabulary.text(token)
+            if text is not None:
+                return self._cut(text, token)
+        return self._cut(self._held + self._decoded(token), None)
 
     def finish(self) -> str:
         """What was held back, now that nothing follows."""
@@ -87,33 +105,26 @@ class Spelling:
             text += self._decoder.decode(b"", final=True)
         self._held = ""
         self._decoder = None
-        if self._stops is not None and (at := self._stops.find(text)) is not None:
-            return text[:at]
-        return text
+        at = self._stops.find(text)
+        return text if at is None else text[:at]
 
-    def _cut(self, text: str) -> tuple[str, bool]:
-        if self._stops is None:
-            self._hold("")
-            return text, False
+    def _cut(self, text: str, token: int | None) -> tuple[str, bool]:
+        """`token` if it is all there is in the text."""
         at = self._stops.find(text)
         if at is not None:
-            self._decoder = None
-            self._hold("")
+            self._decoder, self._held = None, ""
             return text[:at], True
         settled = self._stops.settled(text)
-        self._hold(text[settled:])
+        self._held = text[settled:]
+        if token is not None and not self._held:
+            self._stops.plain[token] = text
+        pending = self._held or self._decoder is not None
+        self.plain = _NOTHING if pending else self._stops.plain
         return text[:settled], False
 
-    def _hold(self, text: str) -> None:
-        self._held = text
-        if text or self._decoder is not None:
-            self.plain = None
-        else:
-            self.plain = self._stops.first if self._stops else frozenset()
-
     def _decoded(self, token: int) -> str:
-        text = self._vocabulary[token]
         if self._decoder is None:
+            text = self._vocabulary.text(token)
             if text is not None:
                 return text
             self._decoder = _DECODER("replace")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from engine.batching.blocks import BlockPool
-from engine.batching.digests import chain_start, extend_chain
+from engine.batching.digests import extend_chain
 
 
 def chain(tokens: list[int], tenant: str = "acme") -> list[bytes]:
     digests: list[bytes] = []
-    extend_chain(digests, tokens, start=chain_start(tenant), block_tokens=4)
+    extend_chain(digests, tokens, tenant=tenant, block_tokens=4)
     return digests
 
 
@@ -93,7 +93,7 @@ def test_the_second_of_two_equal_blocks_is_not_found_and_does_not_displace_the_f
 def test_only_full_blocks_have_digests_and_each_once() -> None:
     digests = chain([1, 2, 3, 4, 5, 6, 7])
     assert len(digests) == 1
-    extend_chain(digests, [1, 2, 3, 4, 5, 6, 7, 8], start=chain_start("acme"), block_tokens=4)
+    extend_chain(digests, [1, 2, 3, 4, 5, 6, 7, 8], tenant="acme", block_tokens=4)
     assert digests == chain([1, 2, 3, 4, 5, 6, 7, 8])
 
 

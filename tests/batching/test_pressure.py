@@ -106,6 +106,17 @@ def test_the_watermark_leaves_blocks_for_those_that_run() -> None:
     assert world.used == 6
 
 
+def test_an_admission_leaves_a_block_to_grow_for_everybody_who_runs() -> None:
+    world = World(executor=FakeExecutor(blocks=10), watermark=0.0)
+    for tenant in "abcdef":
+        world.submit([1] * 3, 9, tenant=tenant)
+    world.step()
+    assert (world.running, world.used) == (5, 5)
+    for _ in range(3):
+        world.step()
+    assert world.scheduler.statistics().num_preemptions == 0
+
+
 def test_memory_is_back_where_it_was_after_long_prompts() -> None:  # B17
     world = World(executor=FakeExecutor(blocks=3000, context_tokens=11_000))
     numbers = [world.submit([index + 1] * 10_000, 5) for index in range(10)]

@@ -55,7 +55,7 @@ def test_a_request_that_makes_a_later_step_fail_is_failed_alone_with_what_it_had
 
 @pytest.mark.parametrize("bad_ones", [{0}, {63}, {31, 32}, {0, 17, 40}])
 def test_bad_requests_among_many_are_found_in_few_executions(bad_ones: set[int]) -> None:
-    world = World(executor=FakeExecutor(blocks=100))
+    world = World(executor=FakeExecutor(blocks=200))
     world.executor.poison = {BAD}
     executions: list[int] = []
     world.executor.during = lambda batch: executions.append(len(batch.requests))
