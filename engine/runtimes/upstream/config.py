@@ -21,7 +21,7 @@ class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """
 
     url: Annotated[str, Meta(pattern=_URL, max_length=2_048)]
-    """The base, as OpenAI's clients take it: `http://127.0.0.1:8000/v1`; without a path it is `/v1`.
+    """The base, as OpenAI's clients take it: `http://127.0.0.1:8000/v1`; without path it is `/v1`.
     No user, password, query or fragment: secrets are named by `api_key_env`, never written."""
     model: Annotated[str, Meta(min_length=1, max_length=500)]
     """What the upstream calls it."""
