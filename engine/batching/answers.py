@@ -46,7 +46,10 @@ class Answers:
         for generation in filling:
             self._memory.share(generation)
         self._draw(
-            self._answering(composed, part), drawn.tokens, drawn.details or repeat(None), chunks
+            self._answering(composed, part),
+            drawn.tokens,
+            repeat(None) if drawn.details is None else drawn.details,
+            chunks,
         )
         self._composer.growing += [
             generation

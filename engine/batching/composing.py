@@ -15,7 +15,6 @@ Guarantees:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -72,7 +71,7 @@ class _Rows:
         for index, count in self.pieces.items():
             counts[index] = count
         answering = generations
-        sampled: Sequence[int] = range(len(generations))
+        sampled = list(range(len(generations)))
         if self.partial:
             sampled = [index for index in sampled if index not in self.partial]
             answering = [generations[index] for index in sampled]

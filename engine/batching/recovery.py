@@ -75,6 +75,7 @@ class Recovery:
 
     def _computed(self, batch: Batch) -> Drawn:
         drawn = self._executor.execute(batch)
-        if len(drawn.tokens) != len(batch.sampled):
-            raise ExecutorFailed(f"{len(drawn.tokens)} tokens for {len(batch.sampled)} requests")
+        for drawn_for in (drawn.tokens, drawn.details):
+            if drawn_for is not None and len(drawn_for) != len(batch.sampled):
+                raise ExecutorFailed(f"{len(drawn_for)} draws for {len(batch.sampled)} requests")
         return drawn

@@ -31,6 +31,16 @@ def test_a_shared_prefix_is_computed_once_and_the_second_first_token_comes_soone
     assert statistics.prefix_cache_hit_rate == 512 / 1028
 
 
+def test_of_many_requests_that_come_together_with_a_long_prompt_few_compute_it() -> None:
+    """Those that wait for their turn with a long prompt find it computed when that comes."""
+    world = World(executor=FakeExecutor(blocks=400, context_tokens=1000), long_prefills_max=2)
+    shared = list(range(1, 401))
+    numbers = [world.submit([*shared, 500 + index], 2) for index in range(20)]
+    world.run()
+    in_full = [number for number in numbers if computed(world, number) > 100]
+    assert in_full == numbers[:2]
+
+
 def test_the_last_token_is_computed_even_if_all_of_the_prompt_is_known() -> None:
     world = World()
     prompt = list(range(1, 9))

@@ -47,19 +47,18 @@ def test_a_preempted_request_keeps_its_place_before_those_that_came_after_it() -
     assert world.tokens(second) == list(range(3, 23))
 
 
-def test_nobody_is_admitted_in_a_step_that_preempted() -> None:
-    world = pressed(blocks=8, batch_max=8)
-    for index in range(12):
-        world.submit([index + 1], 14)
-    known: set[int] = set()
-    while world.scheduler.busy:
-        before = world.scheduler.statistics().num_preemptions
-        batches = len(world.executor.batches)
+def test_nobody_is_admitted_in_a_step_that_preempted_but_in_the_next() -> None:
+    world = World(executor=FakeExecutor(blocks=12), watermark=0.0, batch_max=2)
+    world.submit([1] * 3, 40)
+    large, small = world.submit([2] * 24, 20), world.submit([3], 2)
+    while not world.scheduler.statistics().num_preemptions:
         world.step()
-        if world.scheduler.statistics().num_preemptions > before:
-            assert set(world.executor.batches[batches].requests) <= known
-        known = set(world.executor.batches[batches].requests)
-    assert world.scheduler.statistics().num_preemptions > 5
+    assert world.scheduler.statistics().num_requests_running == 1
+    assert world.used < 12 - 2  # there was a place, and there were blocks
+    world.step()
+    assert world.tokens(small)
+    world.run()
+    assert world.tokens(large) == list(range(3, 23))
 
 
 def test_a_preempted_request_answers_as_if_nothing_had_happened() -> None:

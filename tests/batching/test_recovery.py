@@ -110,11 +110,18 @@ class Broken(FakeExecutor):
             raise IndexError("out of bounds")
         if 555 in batch.tokens:
             return Drawn([])
+        if 444 in batch.tokens:
+            return Drawn([1] * len(batch.sampled), [])
         return super().execute(batch)
 
 
 @pytest.mark.parametrize(
-    ("token", "detail"), [(BAD, "IndexError: out of bounds"), (555, "0 tokens for 1 requests")]
+    ("token", "detail"),
+    [
+        (BAD, "IndexError: out of bounds"),
+        (555, "0 draws for 1 requests"),
+        (444, "0 draws for 1 requests"),
+    ],
 )
 def test_any_error_and_any_wrong_answer_of_an_executor_is_its_failure(
     token: int, detail: str
