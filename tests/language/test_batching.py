@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engine.batching.limits import Limits
 from engine.batching.requests import Request
@@ -41,11 +43,9 @@ def _request(text: str, sampling: Sampling | None) -> Request:
 
 
 def alone(asked: Sequence[Request]) -> list[Answer]:
-    """Each by itself, with an executor that has seen no other."""
-    return [
-        answers(LanguageExecutor(MODEL, blocks=16), MODEL.tokenizer, [request])[0]
-        for request in asked
-    ]
+    """Each by itself, with a scheduler that has seen no other."""
+    executor = LanguageExecutor(MODEL, blocks=16)
+    return [answers(executor, MODEL.tokenizer, [request])[0] for request in asked]
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +99,28 @@ def test_other_seeds_give_other_texts(sampled: list[Answer]) -> None:
 
     equal = sum(one.text == other.text for one, other in zip(sampled, again, strict=True))
     assert equal <= 10
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.data())
+def test_nor_does_it_depend_on_any_mixture_of_those(data: st.DataObject) -> None:
+    asked = data.draw(st.lists(st.integers(0, 49), min_size=1, max_size=12))
+    block_tokens = data.draw(st.integers(1, 20))
+    least = -(-40 // block_tokens) + 1
+    executor = LanguageExecutor(
+        MODEL, blocks=data.draw(st.integers(least, 8 * least)), block_tokens=block_tokens
+    )
+    batch_max = data.draw(st.integers(1, 12))
+    limits = Limits(
+        batch_max=batch_max,
+        step_tokens_max=data.draw(st.integers(batch_max, 60)),
+        prefill_tokens_max=data.draw(st.integers(1, 60)),
+    )
+    requests = greedy_requests()
+
+    together = answers(executor, MODEL.tokenizer, [requests[index] for index in asked], limits)
+
+    assert [answer.text for answer in together] == [f" {CAPITALS[i].answer}." for i in asked]
 
 
 def test_a_second_request_with_the_prompt_reads_the_first_ones_blocks_and_says_the_same(

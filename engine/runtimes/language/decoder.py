@@ -114,7 +114,7 @@ def _normed(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return normed
 
 
-def config_cache(config: ModelConfig, *, blocks: int, block_tokens: int) -> KvCache:
+def empty_cache(config: ModelConfig, *, blocks: int, block_tokens: int) -> KvCache:
     """An empty cache that fits a network of these sizes."""
     return KvCache(
         layers=config.layers,

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from engine.batching.executor import Batch, Drawn, ExecutorFailed, Sampler
-from engine.runtimes.language.decoder import Decoder, config_cache
+from engine.runtimes.language.decoder import Decoder, empty_cache
 from engine.runtimes.language.layout import layout
 from engine.runtimes.language.sampling import TokenSampler
 from engine.runtimes.language.tokenizer import END
@@ -35,7 +35,7 @@ class LanguageExecutor:
     ) -> None:
         self._config = model.config
         self._decoder = Decoder(model)
-        self._cache = config_cache(model.config, blocks=blocks, block_tokens=block_tokens)
+        self._cache = empty_cache(model.config, blocks=blocks, block_tokens=block_tokens)
         self._sampler = sampler
 
     @property

@@ -7,7 +7,7 @@ and have about equally many blocks, so that little is computed for padding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import msgspec
 import numpy as np
@@ -59,41 +59,48 @@ def layout(batch: Batch, *, block_tokens: int, heads: int) -> Layout:
         positions=positions,
         places=blocks * block_tokens + positions % block_tokens,
         pieces=[
-            _piece(members, first, count, width, ends - counts, positions, tables, block_tokens)
-            for members, first, count, width in _cut(counts, used, block_tokens, heads)
+            _piece(cut, (ends - counts)[cut.requests], positions, tables, block_tokens)
+            for cut in _cuts(counts, used, block_tokens, heads)
         ],
         last=ends[np.asarray(batch.sampled, dtype=np.int64)] - 1,
     )
 
 
+class _Cut(msgspec.Struct, frozen=True):
+    """So many tokens of each of these requests, from the same one on."""
+
+    requests: list[int]
+    first: int
+    count: int
+    blocks: int
+    """What the longest of them has."""
+
+
 def _piece(
-    members: Sequence[int],
-    first: int,
-    count: int,
-    blocks: int,
+    cut: _Cut,
     begins: NDArray[np.int64],
     positions: NDArray[np.int64],
     tables: NDArray[np.int64],
     block_tokens: int,
 ) -> Piece:
-    rows = (begins[members] + first)[:, None] + np.arange(count)
-    later = np.arange(blocks * block_tokens) > positions[rows][..., None]
-    return Piece(rows, tables[members, :blocks], later[:, :, None, :])
+    rows = (begins + cut.first)[:, None] + np.arange(cut.count)
+    later = np.arange(cut.blocks * block_tokens) > positions[rows][..., None]
+    return Piece(rows, tables[cut.requests, : cut.blocks], later[:, :, None, :])
 
 
-def _cut(
+def _cuts(
     counts: NDArray[np.int64], used: NDArray[np.int64], block_tokens: int, heads: int
-) -> Iterator[tuple[list[int], int, int, int]]:
-    """(requests, first token of each, tokens of each, blocks of each), within the limit."""
+) -> Iterator[_Cut]:
+    """The batch in pieces of at most ATTENTION_SCORES_MAX, or of one row."""
     for (count, width), members in _alike(counts.tolist(), used.tolist()).items():
         row_scores = heads * width * block_tokens
         tokens = max(1, min(count, ATTENTION_SCORES_MAX // row_scores))
         together = max(1, ATTENTION_SCORES_MAX // (tokens * row_scores))
-        blocks = max(used[members].tolist())
         for begin in range(0, len(members), together):
+            kept = members[begin : begin + together]
+            blocks = int(used[kept].max())
             for first in range(0, count, tokens):
-                kept = members[begin : begin + together]
-                yield kept, first, min(tokens, count - first), blocks
+                yield _Cut(kept, first, min(tokens, count - first), blocks)
 
 
 def _alike(counts: list[int], used: list[int]) -> dict[tuple[int, int], list[int]]:
