@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.runtimes.upstream.errors import TooLarge
@@ -16,6 +16,7 @@ def parsed(*chunks: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+@settings(deadline=None)
 @given(data=st.data())
 def test_cuts_do_not_matter(end: bytes, data: st.DataObject) -> None:
     lines = [b"data: one", b"", b": alive", b"event: x", b"data:two", b"data:  three", b"", b""]

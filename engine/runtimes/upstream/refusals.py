@@ -44,11 +44,12 @@ def retry_after_seconds(value: str | None, *, now: datetime) -> float | None:
     """Seconds or a date, as RFC 9110 has it. None for what is neither; never negative."""
     if value is None:
         return None
-    if _SECONDS.fullmatch(value.strip()):
+    value = value.strip(" \t")  # and not what else Python takes for white, which `float` does not
+    if _SECONDS.fullmatch(value):
         return min(float(value), RETRY_AFTER_SECONDS_MAX)
     try:
         date = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if date.tzinfo is None:  # "-0000": UTC, of an unknown place
         date = date.replace(tzinfo=now.tzinfo)
