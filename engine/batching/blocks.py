@@ -88,12 +88,8 @@ class BlockPool:
     def used(self) -> int:
         return len(self._blocks) - self._free.length
 
-    @property
-    def kept(self) -> int:
-        """Blocks that a digest finds, free or used."""
-        return len(self._found)
-
     def knows(self, digest: bytes) -> bool:
+        """Whether it finds a block."""
         return digest in self._found
 
     def lookup(self, digests: Sequence[bytes]) -> list[Block]:

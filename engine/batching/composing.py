@@ -20,7 +20,7 @@ from typing import Final
 import msgspec
 
 from engine.batching.executor import Batch
-from engine.batching.generation import Generation, State
+from engine.batching.generation import Generation, Rank, State
 from engine.batching.limits import Limits
 from engine.batching.memory import Memory
 from engine.batching.waiting import Waiting
@@ -123,9 +123,11 @@ class Composer:
         """Make room for the next tokens, best rank first; False if that took a preemption."""
         growing, self.growing = self.growing, []
         before = self.preemptions
-        for generation in sorted(growing, key=lambda generation: generation.rank):
+        victims: list[Generation] = []  # best rank first, once there are any
+        for generation in sorted(growing, key=_rank):
             while _lacks_room(generation) and not self._memory.grow(generation):
-                self._preempt(max(self.running, key=lambda running: running.rank))
+                victims = victims or sorted(self.running, key=_rank)
+                self._preempt(victims.pop())
         return self.preemptions == before
 
     def _preempt(self, generation: Generation) -> None:
@@ -202,6 +204,10 @@ class Composer:
         if generation.admitted_s is None:
             generation.admitted_s = now_s
         self.running.append(generation)
+
+
+def _rank(generation: Generation) -> Rank:
+    return generation.rank
 
 
 def _lacks_room(generation: Generation) -> bool:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
-
 from engine.batching.generation import Generation, Rank
 
 
@@ -21,9 +19,6 @@ class Waiting:
 
     def __len__(self) -> int:
         return len(self._ranks)
-
-    def __iter__(self) -> Iterator[Generation]:
-        return iter(self._generations)
 
     def first(self, count: int) -> list[Generation]:
         """At most so many, best rank first."""

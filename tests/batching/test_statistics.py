@@ -65,6 +65,23 @@ def test_a_thousand_requests_complete_and_leave_nothing() -> None:  # B16
     assert not world.scheduler._composer.growing
 
 
+def test_requests_that_have_ended_are_forgotten_whatever_they_brought() -> None:
+    world = World()
+    for index in range(500):
+        options = {"stop": (f"stop {index}",), "tenant": f"tenant-{index}", "deadline_s": 1e9}
+        cancelled = world.submit([index + 1], 3, **options)
+        world.submit([index + 1], 2, **options)
+        world.step()
+        world.scheduler.cancel(cancelled)
+        world.run()
+    scheduler = world.scheduler
+    assert not scheduler._generations
+    assert len(scheduler._deadlines) <= 65
+    assert len(scheduler._vocabulary._stops) <= 64
+    assert len(scheduler._memory.pool._found) <= world.executor.blocks
+    assert not scheduler._composer.growing
+
+
 def test_times_are_from_arrival_to_admission_first_token_and_end() -> None:
     world = World(batch_max=1)
     world.submit([1], 4)
