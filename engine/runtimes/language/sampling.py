@@ -3,6 +3,9 @@
 A draw depends on the logits, the sampling and the position, on nothing else: not on the batch, not
 on what was drawn before. So the same seed gives the same text whatever runs beside it, and a
 request that is computed again draws again what it drew.
+
+Not guaranteed: that logits are the same bits in every batch. They differ by about 2e-5, as sums are
+taken in another order, so of some hundred thousand draws one may fall to the neighbouring token.
 """
 
 from __future__ import annotations
