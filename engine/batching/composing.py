@@ -120,11 +120,11 @@ class Composer:
         generation.state = State.ENDED
 
     def _grow(self) -> bool:
-        """Make room for the next tokens, best rank first; False if that took a preemption."""
+        """Make room for the next tokens; False if that took a preemption."""
         growing, self.growing = self.growing, []
         before = self.preemptions
         victims: list[Generation] = []  # best rank first, once there are any
-        for generation in sorted(growing, key=_rank):
+        for generation in growing:
             while _lacks_room(generation) and not self._memory.grow(generation):
                 victims = victims or sorted(self.running, key=_rank)
                 self._preempt(victims.pop())

@@ -45,7 +45,7 @@ def test_a_place_that_becomes_free_is_taken_in_the_next_step() -> None:  # B04
 def test_no_batch_exceeds_its_limits_and_metrics_show_it() -> None:  # B05
     world = World(executor=FakeExecutor(blocks=500), batch_max=7, step_tokens_max=20)
     for index in range(40):
-        world.submit([1] * (1 + index % 30), 1 + index % 6)
+        world.submit([1 + index] * (1 + index % 30), 1 + index % 6)
     world.run()
     batches = world.executor.batches
     assert max(len(batch.requests) for batch in batches) == 7

@@ -14,7 +14,7 @@ from engine.batching.generation import Generation, State
 from tests.batching.fakes import FakeExecutor, World
 
 BATCH_MAX = 4
-STEP_TOKENS_MAX = 12
+STEP_TOKENS_MAX = 7
 PREFILL_TOKENS_MAX = 5
 PASSES_MAX = 2
 AGEING_SECONDS = 6.0
@@ -32,7 +32,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             batch_max=BATCH_MAX,
             step_tokens_max=STEP_TOKENS_MAX,
             prefill_tokens_max=PREFILL_TOKENS_MAX,
-            long_prefills_max=1,
+            long_prefills_max=2,
             passes_max=PASSES_MAX,
             skip_ahead_max=3,
             ageing_seconds=AGEING_SECONDS,

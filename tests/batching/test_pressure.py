@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.batching import Priority
+from engine.batching import Priority, QueueFull
 from tests.batching.fakes import FakeExecutor, World
 
 
@@ -59,6 +59,23 @@ def test_nobody_is_admitted_in_a_step_that_preempted_but_in_the_next() -> None:
     assert world.tokens(small)
     world.run()
     assert world.tokens(large) == list(range(3, 23))
+
+
+def test_preempted_requests_take_no_place_in_the_queue_from_those_that_wait() -> None:
+    world = pressed(blocks=6, batch_max=2, waiting_max=1)
+    world.submit([1, 1], 20)
+    world.step()
+    second = world.submit([2, 2], 20)
+    while not world.scheduler.statistics().num_preemptions:
+        world.step()
+    world.submit([3], 1)  # beside the one that was preempted
+    with pytest.raises(QueueFull):
+        world.submit([3], 1)
+    world.run()
+    assert world.ending(second) == "length"
+    world.submit([3], 1)
+    with pytest.raises(QueueFull):
+        world.submit([3], 1)
 
 
 def test_a_preempted_request_answers_as_if_nothing_had_happened() -> None:
