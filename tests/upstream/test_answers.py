@@ -314,6 +314,15 @@ async def test_a_body_without_end_is_left(
     await mock.until(lambda seen: seen.open == 0)
 
 
+async def test_a_body_that_says_it_is_too_large_is_not_waited_for(
+    mock: MockUpstream, open_upstream: Open
+) -> None:
+    mock.behaviours = [stalls(HEAD + b"content-length: 1073741824\r\n\r\n")]
+    with pytest.raises(TooLarge):
+        await open_upstream().answer(chat())
+    await mock.until(lambda seen: seen.open == 0)
+
+
 async def test_one_call_too_many_is_refused_at_once(
     mock: MockUpstream, open_upstream: Open
 ) -> None:

@@ -293,7 +293,8 @@ async def test_an_end_of_the_answer_that_comes_late_does_not_cost_the_connection
 ) -> None:
     async def late(exchange: Exchange) -> None:
         await exchange.send(stream_bytes(chunk("Hi"), b"[DONE]"))
-        await asyncio.sleep(0)
+        for _ in range(20):  # turns of the loop, in which the caller sees the end of the stream
+            await asyncio.sleep(0)
         await exchange.send(http_chunks(b""))
 
     mock.behaviours = [late]
