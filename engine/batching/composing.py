@@ -9,7 +9,7 @@ Guarantees:
 - Every running request is in every batch: one token each is set aside before anything else.
 - Nobody is admitted in a step that preempted. The one of the worst rank is preempted, and waits
   where its rank puts it; so the best one always goes on, and `Memory` holds any request alone.
-- A request that does not fit is passed at most `passes_max` times, then everybody waits for it.
+- A request that does not fit is passed at most `passes_max` times, then all behind wait for it.
   One that would be one long prompt too many is passed without counting: it loses nothing by it.
 """
 
@@ -200,7 +200,6 @@ class Composer:
     def _begin(self, generation: Generation, now_s: float) -> None:
         self.waiting.leave(generation)
         generation.state = State.RUNNING
-        generation.passes = 0
         if generation.admitted_s is None:
             generation.admitted_s = now_s
         self.running.append(generation)

@@ -81,7 +81,7 @@ class Generation:
         self.plain = self.spelling.plain
         """A copy, for the step's innermost loop."""
         self.passes = 0
-        """Requests that went before this one since it was first and did not fit."""
+        """Requests of a worse rank that were admitted while this one did not fit."""
         self.preemptions = 0
         self.arrived_s = now_s
         self.admitted_s: float | None = None

@@ -157,9 +157,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         order = sorted(waiting, key=lambda each: each.rank)
         for index, each in enumerate(order):
             behind = sum(later.number in admitted for later in order[index + 1 :])
-            if each.number in admitted:
-                self.passed.pop(each.number, None)
-            elif behind and len(each.tokens) <= PREFILL_TOKENS_MAX:
+            if each.number not in admitted and len(each.tokens) <= PREFILL_TOKENS_MAX:
                 self.passed[each.number] = self.passed.get(each.number, 0) + behind
                 assert self.passed[each.number] <= PASSES_MAX
 
