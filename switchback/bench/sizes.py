@@ -24,6 +24,9 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     switches: int = 50
     """Swaps in a round, each followed by a rollback."""
     inferences: int = 1_000
+    scheduled_steps: int = 200
+    """Timed, for each number of running requests."""
+    scheduled_requests: int = 1_000
     judged_runs: int = 2_000
     """Simulated runs behind each probability of a false alarm; of other figures, a tenth."""
     judged_windows: int = 20_000
@@ -51,6 +54,7 @@ QUICK: Final = Sizes(
     routing_calls=5_000,
     switches=10,
     inferences=300,
+    scheduled_steps=100,
     judged_runs=400,
     judged_windows=5_000,
     detections=3,

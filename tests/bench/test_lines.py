@@ -13,7 +13,7 @@ from tests.bench.tiny import TINY
 
 pytestmark = pytest.mark.slow
 
-WITHOUT_CEILING = {"soak", "detection"}
+WITHOUT_CEILING = {"soak", "detection", "scheduling"}
 """Servers alone do nothing like it."""
 
 

@@ -1,0 +1,108 @@
+"""A model directory, read and checked: `config.json`, `tokenizer.json`, `model.safetensors`.
+
+Nothing in a directory is executed. A digest that is given is compared before anything is parsed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from engine.runtimes.artifacts import ArtifactDiffers, ArtifactRefused, describe_artifact
+from engine.runtimes.language.config import ModelConfig, parameter_shapes
+from engine.runtimes.language.tokenizer import Tokenizer, TokenizerFile
+
+CONFIG_FILE: Final = "config.json"
+TOKENIZER_FILE: Final = "tokenizer.json"
+WEIGHTS_FILE: Final = "model.safetensors"
+_FILE_BYTES_MAX: Final = 2**30
+
+Parsed = TypeVar("Parsed")
+
+
+class ModelRefused(ArtifactRefused):
+    """The directory holds no model that this code can run; says which file and why."""
+
+
+class LanguageModel(msgspec.Struct, frozen=True, kw_only=True):
+    """What was learnt, ready to be computed with."""
+
+    config: ModelConfig
+    tokenizer: Tokenizer
+    parameters: Mapping[str, NDArray[np.float32]]
+    """As `parameter_shapes` names them."""
+
+
+def load_model(directory: Path, *, sha256: str | None = None) -> LanguageModel:
+    """The model in `directory`, once its digest (as `describe_artifact` takes it) is found to be
+    `sha256`, if that is given. Raises ArtifactRefused."""
+    if sha256 is not None:
+        digest = describe_artifact(directory).sha256
+        if digest != sha256.lower():
+            raise ArtifactDiffers(f"SHA-256 {digest}, expected was {sha256[:64]}")
+    config = _parsed(directory / CONFIG_FILE, ModelConfig)
+    file = _parsed(directory / TOKENIZER_FILE, TokenizerFile)
+    try:
+        tokenizer = Tokenizer(file.merges)
+    except ValueError as error:
+        raise ModelRefused(f"{TOKENIZER_FILE}: {error}") from error
+    if tokenizer.vocabulary != config.vocabulary:
+        raise ModelRefused(
+            f"{TOKENIZER_FILE}: {tokenizer.vocabulary} tokens, the network has {config.vocabulary}"
+        )
+    parameters = _parameters(directory / WEIGHTS_FILE, config)
+    return LanguageModel(config=config, tokenizer=tokenizer, parameters=parameters)
+
+
+def save_model(
+    directory: Path,
+    config: ModelConfig,
+    merges: tuple[tuple[int, int], ...],
+    parameters: Mapping[str, NDArray[np.float32]],
+) -> None:
+    """Write the three files; weights as half-precision numbers."""
+    directory.mkdir(parents=True, exist_ok=True)
+    encoded = msgspec.json.encode(config)
+    (directory / CONFIG_FILE).write_bytes(msgspec.json.format(encoded, indent=2) + b"\n")
+    (directory / TOKENIZER_FILE).write_bytes(
+        msgspec.json.encode(TokenizerFile(merges=merges)) + b"\n"
+    )
+    halves = {name: array.astype(np.float16) for name, array in parameters.items()}
+    (directory / WEIGHTS_FILE).write_bytes(safetensors.numpy.save(halves))
+
+
+def _parsed(path: Path, type_: type[Parsed]) -> Parsed:
+    try:
+        return msgspec.json.decode(_bytes(path), type=type_)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ModelRefused(f"{path.name}: {error}") from error
+
+
+def _parameters(path: Path, config: ModelConfig) -> dict[str, NDArray[np.float32]]:
+    try:
+        stored = safetensors.numpy.load(_bytes(path))
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ModelRefused(f"{path.name}: {error}") from error
+    shapes = parameter_shapes(config)
+    if {name: array.shape for name, array in stored.items()} != shapes:
+        raise ModelRefused(f"{path.name}: other tensors than {CONFIG_FILE} tells of")
+    parameters = {name: array.astype(np.float32) for name, array in stored.items()}
+    if not all(np.isfinite(array).all() for array in parameters.values()):
+        raise ModelRefused(f"{path.name}: numbers that are not finite")
+    return parameters
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > _FILE_BYTES_MAX:
+            raise ModelRefused(f"{path.name}: more than {_FILE_BYTES_MAX} bytes")
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelRefused(f"{path.name}: {error.strerror or 'cannot be read'}") from error

@@ -1,0 +1,75 @@
+"""Versions that run elsewhere: vLLM, Ollama, any OpenAI-compatible URL.
+
+```python
+async with Upstream(config, keys=Keys(os.environ), random=Random()) as upstream:
+    answer = await upstream.answer(Call(kind="chat", body={"messages": [...]}))
+    async with upstream.stream(Call(kind="chat", body={"messages": [...]})) as stream:
+        async for chunk in stream: ...
+```
+
+`upstream` holds the promises, `errors` all that can go wrong. Pure: `calls` `answers` `sse`
+`chunks` `refusals` `retrying` `breaker` `keys`; sockets: `wire` `attempt` `stream` `health`.
+"""
+
+from engine.runtimes.upstream.answers import Answer, Choice, Chunk, Delta, Usage
+from engine.runtimes.upstream.breaker import BreakerLimits
+from engine.runtimes.upstream.calls import Call, Kind
+from engine.runtimes.upstream.config import UpstreamConfig
+from engine.runtimes.upstream.errors import (
+    BrokenOff,
+    Busy,
+    CallerTimedOut,
+    CircuitOpen,
+    Closed,
+    HalfAnswered,
+    Invalid,
+    KeyUnavailable,
+    Malformed,
+    NotAnswered,
+    NotCalled,
+    Overloaded,
+    Refused,
+    TimedOut,
+    TooLarge,
+    Unreachable,
+    UpstreamFailed,
+)
+from engine.runtimes.upstream.health import Health, Watch
+from engine.runtimes.upstream.keys import Keys
+from engine.runtimes.upstream.stream import Stream
+from engine.runtimes.upstream.upstream import Statistics, Upstream
+
+__all__ = [
+    "Answer",
+    "BreakerLimits",
+    "BrokenOff",
+    "Busy",
+    "Call",
+    "CallerTimedOut",
+    "Choice",
+    "Chunk",
+    "CircuitOpen",
+    "Closed",
+    "Delta",
+    "HalfAnswered",
+    "Health",
+    "Invalid",
+    "KeyUnavailable",
+    "Keys",
+    "Kind",
+    "Malformed",
+    "NotAnswered",
+    "NotCalled",
+    "Overloaded",
+    "Refused",
+    "Statistics",
+    "Stream",
+    "TimedOut",
+    "TooLarge",
+    "Unreachable",
+    "Upstream",
+    "UpstreamConfig",
+    "UpstreamFailed",
+    "Usage",
+    "Watch",
+]
