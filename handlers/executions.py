@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from typing import Any, ClassVar, Final, Protocol
 
 import msgspec
@@ -40,6 +41,32 @@ class DeadlineExceeded(InferenceFailed):
     code = "timeout"
 
 
+class RequestRefused(InferenceFailed):
+    """The version refuses the request itself, for a reason that lies in the request."""
+
+    code = "invalid"
+
+    def __init__(self, detail: str, *, field: str = "inputs") -> None:
+        super().__init__(detail)
+        self.fields = {field: detail}
+
+
+class VersionOverloaded(InferenceFailed):
+    """The version has as much to do as it may have."""
+
+    code = "overloaded"
+
+    def __init__(self, detail: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
+class VersionUnavailable(InferenceFailed):
+    """What the version runs on cannot be reached: asking another replica would not help."""
+
+    code = "unavailable"
+
+
 class EndpointUnknown(InferenceFailed):
     code = "not_found"
 
@@ -50,6 +77,8 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     inputs: Any
     parameters: dict[str, Any]
     timeout_s: float
+    """For the answer; of a stream for its first chunk, and for each after the one before."""
+    request_id: str = ""
 
 
 class Executed(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +91,14 @@ class Executor(Protocol):
     """Whatever can execute a request: this process's node, or the bus."""
 
     async def execute(self, ref: VersionRef, execution: Execution) -> Executed:
-        """Raises VersionFailed, NotServed, DeadlineExceeded."""
+        """Raises InferenceFailed."""
+        ...
+
+    def stream(self, ref: VersionRef, execution: Execution) -> AsyncGenerator[Any, None]:
+        """The chunks of the outputs, one for a version that has none. Raises InferenceFailed.
+
+        Closing it ends the work.
+        """
         ...
 
 

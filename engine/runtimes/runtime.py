@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
+
+from engine.batching import Statistics
 
 LoadFailure: TypeAlias = Literal["artifact", "digest", "runtime", "memory", "timeout"]
 """As in the event VersionLoadFailed."""
@@ -15,9 +17,45 @@ LoadFailure: TypeAlias = Literal["artifact", "digest", "runtime", "memory", "tim
 class RuntimeFailed(Exception):
     """The version itself failed: its code, its process, or what it answered. Not the platform."""
 
+    code: ClassVar[str] = "runtime_failed"
+    """The contract's problem code."""
+
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
+
+
+class RequestRefused(RuntimeFailed):
+    """The request is at fault: any other version might refuse it too, this one always will."""
+
+    code = "invalid"
+
+    def __init__(self, field: str, detail: str) -> None:
+        super().__init__(detail)
+        self.field = field
+        """The member of the inputs or the parameters."""
+
+
+class VersionOverloaded(RuntimeFailed):
+    """It has as much to do as it may have. Nothing was computed."""
+
+    code = "overloaded"
+
+    def __init__(self, detail: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
+class VersionUnavailable(RuntimeFailed):
+    """What the version runs on cannot be reached, or has been given up for a while."""
+
+    code = "unavailable"
+
+
+class VersionTimedOut(RuntimeFailed):
+    """A time limit of the version itself has passed."""
+
+    code = "timeout"
 
 
 class LoadFailed(Exception):
@@ -61,7 +99,10 @@ class Runtime(Protocol):
         ...
 
     async def infer(self, inputs: Any, parameters: Mapping[str, Any]) -> Any:
-        """The outputs, as JSON can hold them. Concurrent calls are fine. Raises RuntimeFailed."""
+        """The outputs, as JSON can hold them. Concurrent calls are fine. Raises RuntimeFailed.
+
+        Cancelling it ends the work.
+        """
         ...
 
     async def memory_bytes(self) -> int:
@@ -74,4 +115,25 @@ class Runtime(Protocol):
 
     async def close(self) -> None:
         """Free everything. Requests in flight get RuntimeFailed. Does nothing the second time."""
+        ...
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """A runtime whose answers come piece by piece."""
+
+    def stream(self, inputs: Any, parameters: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
+        """Chunks of the outputs, see `engine.runtimes.documents`. Raises RuntimeFailed.
+
+        Closing it ends the work.
+        """
+        ...
+
+
+@runtime_checkable
+class Batching(Protocol):
+    """A runtime that computes requests in batches."""
+
+    async def statistics(self) -> Statistics:
+        """Of its scheduler, as it is now. Raises RuntimeFailed."""
         ...

@@ -14,7 +14,7 @@ import msgspec
 from events.event import Event
 
 Severity: TypeAlias = Literal["warning", "critical"]
-Metric: TypeAlias = Literal["error_rate", "timeout_rate", "latency"]
+Metric: TypeAlias = Literal["error_rate", "timeout_rate", "latency", "quality"]
 Day: TypeAlias = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
 
@@ -82,6 +82,10 @@ class Policy(
     """The same key gets the same version while the policy stands."""
     shadow: tuple[Shadow, ...] = ()
     rules: tuple[Rule, ...] = ()
+    fallback: tuple[str, ...] = ()
+    """Versions that are asked in this order when the chosen one fails before it has begun to
+    answer. What they answer counts as theirs, and the failure as that of the version that failed.
+    """
 
 
 class Step(
@@ -104,7 +108,10 @@ class Analysis(
 
     metric: Metric = "error_rate"
     """What is compared with the baseline, besides the error rate. `latency`: the share of requests
-    that take longer than `max_latency_ms`, which it needs."""
+    that take longer than `max_latency_ms`, which it needs. `quality`: the share of answers that
+    `check` finds bad."""
+    check: str | None = None
+    """The function, one that gateways know by name, that says of an answer whether it is good."""
     alpha: float = 0.05
     """The probability that a candidate as good as the baseline is ever rolled back: over all
     metrics, and however often one looks."""
@@ -126,7 +133,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one metric says, and on what evidence."""
 
     metric: str
-    """`error_rate`, `timeout_rate`, `latency`, `sample_ratio`, or the name of a limit."""
+    """`error_rate`, `timeout_rate`, `latency`, `quality`, `sample_ratio`, or the name of a limit."""
     outcome: Literal["pass", "fail", "inconclusive"]
     baseline_samples: int
     candidate_samples: int

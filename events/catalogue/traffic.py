@@ -39,6 +39,8 @@ class Units(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     timeouts: int = 0
     slow: int = 0
     """Answered later than the rollout's `max_latency_ms`; 0 without one."""
+    bad: int = 0
+    """Answered, and the rollout's `check` found the answer bad; 0 without one."""
 
 
 class ShadowWindow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

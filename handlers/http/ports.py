@@ -9,7 +9,8 @@ errors (`events.errors`) or any exception with a `code` out of `problems.STATUS`
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any, Protocol, TypeAlias
 
@@ -231,6 +232,39 @@ class Inference(Protocol):
     def request_id(self) -> str: ...
 
 
+class StreamedInference(Protocol):
+    """An answer that has begun, and the proof of its route."""
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def position(self) -> Position: ...
+
+    @property
+    def receipt(self) -> str: ...
+
+    @property
+    def rule(self) -> str | None: ...
+
+    @property
+    def overhead_ms(self) -> float:
+        """Until its first chunk."""
+        ...
+
+    @property
+    def attempts(self) -> int: ...
+
+    @property
+    def request_id(self) -> str: ...
+
+    @property
+    def chunks(self) -> AsyncIterator[Any]:
+        """Of the outputs, see `engine.runtimes.documents`; of a version that does not stream, its
+        outputs as the only one. Raises as `Inferences.infer`: nothing is repeated any more."""
+        ...
+
+
 class Inferences(Protocol):
     """The data plane's entry."""
 
@@ -247,7 +281,23 @@ class Inferences(Protocol):
         deadline_s: float,
     ) -> Inference:
         """Raises exceptions whose `code` is `not_found`, `invalid`, `runtime_failed`,
-        `unavailable`, `overloaded` or `timeout`."""
+        `unavailable`, `overloaded` or `timeout`. Cancelling it ends the work."""
+        ...
+
+    def stream(
+        self,
+        tenant: str,
+        *,
+        endpoint: str,
+        inputs: Any,
+        key: str | None,
+        attributes: Mapping[str, str],
+        parameters: Mapping[str, Any],
+        request_id: str,
+        deadline_s: float,
+    ) -> AbstractAsyncContextManager[StreamedInference]:
+        """Entered when the first chunk has arrived; raises as `infer` until then. `deadline_s` is
+        for the first chunk, and for each after the one before. Leaving it ends the work."""
         ...
 
 
