@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 
 import msgspec
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from engine.decisions.decider import Conflict, Invalid, NotFound
 from engine.routing import (
@@ -153,7 +153,11 @@ class Questions:
         made, compiled = _table(history)
         explained = explain_receipt(compiled, said)
         valid = genuine and explained.valid
-        return _explanation(said.endpoint, explained.decision, made, valid=valid)
+        found = _explanation(said.endpoint, explained.decision, made, valid=valid)
+        chosen = explained.decision.version
+        if not valid or explained.answered_by == chosen:
+            return found
+        return replace(found, version=explained.answered_by, instead_of=chosen)
 
     async def history(self, tenant: str, *, endpoint: str, at: At | None) -> list[Recorded]:
         """The endpoint's events up to a moment, oldest first."""

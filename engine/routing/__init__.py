@@ -17,6 +17,7 @@ from engine.routing.table import (
     compile_policy,
     decide_route,
     endpoint_salt,
+    fallbacks,
     routing_key,
 )
 
@@ -37,6 +38,7 @@ __all__ = [
     "endpoint_salt",
     "explain_key",
     "explain_receipt",
+    "fallbacks",
     "open_receipt",
     "read_receipt",
     "receipt_for",

@@ -18,6 +18,7 @@ from engine.routing.table import (
     decide_bucket,
     decide_route,
     endpoint_salt,
+    fallbacks,
     rules_in_force,
 )
 
@@ -27,6 +28,8 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 
     decision: Decision
     valid: bool
+    answered_by: str
+    """The version that answered: the fallback that a valid receipt names, else the chosen one."""
 
 
 def explain_receipt(table: Table, receipt: Receipt) -> Explanation:
@@ -34,7 +37,9 @@ def explain_receipt(table: Table, receipt: Receipt) -> Explanation:
 
     Receipts do not hold the request's attributes. That those of the receipt's rule were equal is
     taken from the (signed) receipt; everything else is recomputed: that this rule was in force,
-    that no rule before it matches on time alone, and the version its split gives the bucket.
+    that no rule before it matches on time alone, and the version its split gives the bucket. Where
+    a fallback answered, that the chosen version failed is taken from the receipt too; that the
+    policy has this fallback is recomputed.
     """
     decision = _decide_again(table, receipt)
     valid = (
@@ -42,9 +47,11 @@ def explain_receipt(table: Table, receipt: Receipt) -> Explanation:
         and decision.position == receipt.position
         and decision.bucket == receipt.bucket
         and decision.rule == receipt.rule
-        and decision.version == receipt.version
+        and decision.version == (receipt.instead_of or receipt.version)
+        and (receipt.instead_of is None or receipt.version in fallbacks(table, decision))
     )
-    return Explanation(decision=decision, valid=valid)
+    answered_by = receipt.version if valid else decision.version
+    return Explanation(decision=decision, valid=valid, answered_by=answered_by)
 
 
 def explain_key(table: Table, key: str, now_ms: int, attributes: Mapping[str, str]) -> Decision:

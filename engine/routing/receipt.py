@@ -3,7 +3,8 @@
 A receipt is a msgpack array of the fields below and 16 bytes of HMAC-SHA256 over it, in base64url
 without padding. It holds no key: the bucket is all that the decision depended on. Whoever has the
 secret can tell that a gateway made this decision; whoever has the log too can recompute it, see
-`engine.routing.explain`.
+`engine.routing.explain`. That the chosen version failed, where a fallback answered, no log tells:
+the signature is all that stands for it.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Receipt(msgspec.Struct, frozen=True, array_like=True, gc=False):
     tenant: str
     endpoint: str
     version: str
+    """The one that answered."""
     position: Position
     """Of the event that set the policy."""
     bucket: int
@@ -42,6 +44,8 @@ class Receipt(msgspec.Struct, frozen=True, array_like=True, gc=False):
     time_ms: int
     """Of the decision, since the epoch."""
     request_id: str
+    instead_of: str | None = None
+    """The version that was chosen and failed, where a fallback answered."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -49,18 +53,29 @@ _decode = msgspec.msgpack.Decoder(Receipt).decode
 
 
 def receipt_for(
-    decision: Decision, *, tenant: str, endpoint: str, now_ms: int, request_id: str
+    decision: Decision,
+    *,
+    tenant: str,
+    endpoint: str,
+    now_ms: int,
+    request_id: str,
+    answered_by: str | None = None,
 ) -> Receipt:
-    """The receipt of a decision made at `now_ms`."""
+    """The receipt of a decision made at `now_ms`.
+
+    `answered_by`: the fallback that answered; None, or the chosen version: no fallback did.
+    """
+    answered = answered_by or decision.version
     return Receipt(
         tenant,
         endpoint,
-        decision.version,
+        answered,
         decision.position,
         decision.bucket,
         decision.rule,
         now_ms,
         request_id,
+        None if answered == decision.version else decision.version,
     )
 
 

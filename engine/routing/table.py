@@ -72,6 +72,8 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
     split: Split
     shadow: tuple[Mirror, ...]
     rules: tuple[CompiledRule, ...]
+    fallback: tuple[str, ...]
+    """Versions that stand in for one that fails, in the order in which they are asked."""
     prefix: bytes
     timed: bool
     """Does any rule depend on the time?"""
@@ -87,6 +89,7 @@ def compile_policy(policy: Policy, *, salt: str, position: Position) -> Table:
     """A table for the policy that the event at `position` set. Raises PolicyInvalid."""
     _check_distinct([rule.name for rule in policy.rules], path="rules")
     _check_distinct([shadow.version for shadow in policy.shadow], path="shadow")
+    _check_distinct(list(policy.fallback), path="fallback")
     rules = tuple(_compile_rule(rule, path=f"rules[{i}]") for i, rule in enumerate(policy.rules))
     return Table(
         salt=salt,
@@ -97,6 +100,7 @@ def compile_policy(policy: Policy, *, salt: str, position: Position) -> Table:
             compile_mirror(shadow, path=f"shadow[{i}]") for i, shadow in enumerate(policy.shadow)
         ),
         rules=rules,
+        fallback=policy.fallback,
         prefix=salt.encode() + b"\0",
         timed=any(rule.window is not None for rule in rules),
         in_force=_InForce(),
@@ -118,6 +122,11 @@ def decide_route(table: Table, key: str, now_ms: int, attributes: Mapping[str, s
         if rule.attributes is None or rule.attributes.items() <= attributes.items():
             return decide_bucket(table, rule, bucket)
     return decide_bucket(table, None, bucket)
+
+
+def fallbacks(table: Table, decision: Decision) -> tuple[str, ...]:
+    """The versions to ask, in this order, when the chosen one fails; never that one itself."""
+    return tuple(version for version in table.fallback if version != decision.version)
 
 
 def bucket_of(table: Table, key: str) -> int:

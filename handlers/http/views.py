@@ -72,6 +72,9 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     endpoint: str
     version: str
+    """Of a valid receipt: the one that answered."""
+    instead_of: str | None = None
+    """Of a valid receipt: the version that was chosen and failed, where a fallback answered."""
     bucket: int
     rule: str | None
     """None: the split outside every rule."""
