@@ -6,7 +6,7 @@ Losing a reply is normal: whoever asks decides whether asking again is safe.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Protocol, TypeAlias
 
 Handler: TypeAlias = Callable[[str, bytes], Awaitable[bytes]]
@@ -29,7 +29,9 @@ class Bus(Protocol):
         """One reply. Raises NoResponders at once, RequestTimeout, RemoteFailure, LogUnavailable."""
         ...
 
-    def stream(self, subject: str, payload: bytes, *, timeout_s: float) -> AsyncIterator[bytes]:
+    def stream(
+        self, subject: str, payload: bytes, *, timeout_s: float
+    ) -> AsyncGenerator[bytes, None]:
         """All replies in order; `timeout_s` bounds the wait for each. Raises as `request`.
 
         Closing the iterator tells the server, whose handler is then cancelled.

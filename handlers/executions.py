@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from typing import Any, ClassVar, Final, Protocol
 
 import msgspec
 
+from engine import runtimes
 from events.bus import Bus
 from events.catalogue.nodes import VersionRef
-from events.errors import LogUnavailable, NoResponders, RemoteFailure, RequestTimeout
+from events.errors import LogError, LogUnavailable, NoResponders, RemoteFailure, RequestTimeout
 
 QUEUE: Final = "nodes"
 UNEXPECTED: Final = "internal"
@@ -81,10 +85,27 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str = ""
 
 
-class Executed(msgspec.Struct, frozen=True, kw_only=True):
+class Executed(msgspec.Struct, frozen=True, kw_only=True, tag="executed"):
     outputs: Any
     runtime_ms: float
     """Spent inside the version."""
+
+
+class Chunk(msgspec.Struct, frozen=True, kw_only=True, tag="chunk"):
+    """A piece of the outputs; the only one of a version that does not stream."""
+
+    outputs: Any
+    runtime_ms: float
+    """Spent inside the version since it was asked."""
+
+
+class Failed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="failed"):
+    """An InferenceFailed, on the wire."""
+
+    kind: str
+    detail: str
+    field: str = ""
+    retry_after_s: float | None = None
 
 
 class Executor(Protocol):
@@ -94,8 +115,8 @@ class Executor(Protocol):
         """Raises InferenceFailed."""
         ...
 
-    def stream(self, ref: VersionRef, execution: Execution) -> AsyncGenerator[Any, None]:
-        """The chunks of the outputs, one for a version that has none. Raises InferenceFailed.
+    def stream(self, ref: VersionRef, execution: Execution) -> AsyncGenerator[Chunk, None]:
+        """The outputs piece by piece. Raises InferenceFailed.
 
         Closing it ends the work.
         """
@@ -104,13 +125,23 @@ class Executor(Protocol):
 
 encode_execution = msgspec.msgpack.Encoder().encode
 decode_execution = msgspec.msgpack.Decoder(Execution).decode
-encode_executed = msgspec.msgpack.Encoder().encode
-decode_executed = msgspec.msgpack.Decoder(Executed).decode
+encode_reply = msgspec.msgpack.Encoder().encode
+_decode_reply = msgspec.msgpack.Decoder[Executed | Chunk | Failed](Executed | Chunk | Failed).decode
 
 
 def subject_of(ref: VersionRef) -> str:
     """Versions hold dots, which would make tokens; `_` never stands in a semantic version."""
     return f"inf.{ref.tenant}.{ref.model}.{ref.version.replace('.', '_')}"
+
+
+def stream_subject_of(ref: VersionRef) -> str:
+    """Where chunks are asked for."""
+    return f"{subject_of(ref)}.stream"
+
+
+def cancel_subject_of(ref: VersionRef) -> str:
+    """Where it is told that nobody waits for a request any more, by its id."""
+    return f"{subject_of(ref)}.cancel"
 
 
 class BusExecutor:
@@ -120,24 +151,84 @@ class BusExecutor:
         self._bus = bus
 
     async def execute(self, ref: VersionRef, execution: Execution) -> Executed:
-        subject = subject_of(ref)
+        payload = encode_execution(execution)
         try:
-            reply = await self._bus.request(
-                subject, encode_execution(execution), timeout_s=execution.timeout_s
-            )
-        except (NoResponders, LogUnavailable) as error:
-            raise NotServed(f"no node serves {ref}") from error
-        except RequestTimeout as error:
-            raise DeadlineExceeded(f"{ref} did not answer in {execution.timeout_s} s") from error
-        except RemoteFailure as error:
-            raise _failure(error) from error
-        return decode_executed(reply)
+            with _failures(ref, execution):
+                reply = await self._bus.request(
+                    subject_of(ref), payload, timeout_s=execution.timeout_s
+                )
+        except asyncio.CancelledError:
+            with contextlib.suppress(LogError):
+                await self._bus.publish(cancel_subject_of(ref), execution.request_id.encode())
+            raise
+        executed = _decode_reply(reply)
+        if isinstance(executed, Failed):
+            raise _raised(executed)
+        assert isinstance(executed, Executed)
+        return executed
+
+    async def stream(self, ref: VersionRef, execution: Execution) -> AsyncGenerator[Chunk, None]:
+        replies = self._bus.stream(
+            stream_subject_of(ref), encode_execution(execution), timeout_s=execution.timeout_s
+        )
+        with _failures(ref, execution):
+            async with aclosing(replies):
+                async for reply in replies:
+                    chunk = _decode_reply(reply)
+                    if isinstance(chunk, Failed):
+                        raise _raised(chunk)
+                    assert isinstance(chunk, Chunk)
+                    yield chunk
 
 
-def _failure(error: RemoteFailure) -> InferenceFailed:
-    if error.code == "overloaded":  # said by the bus, before the node heard of the request
-        return NotServed(error.detail)
-    for kind in (NotServed, DeadlineExceeded):
-        if error.code == kind.code:
-            return kind(error.detail)
-    return VersionFailed(error.detail)
+def failure_of(failure: runtimes.RuntimeFailed) -> InferenceFailed:
+    """What a runtime said, as the gateway understands it."""
+    match failure:
+        case runtimes.RequestRefused():
+            return RequestRefused(failure.detail, field=failure.field)
+        case runtimes.VersionOverloaded():
+            return VersionOverloaded(failure.detail, retry_after_s=failure.retry_after_s)
+        case runtimes.VersionUnavailable():
+            return VersionUnavailable(failure.detail)
+        case runtimes.VersionTimedOut():
+            return DeadlineExceeded(failure.detail)
+        case _:
+            return VersionFailed(failure.detail)
+
+
+def failed(failure: InferenceFailed) -> Failed:
+    """For `BusExecutor` to raise where it was asked."""
+    fields: Mapping[str, str] = getattr(failure, "fields", {})
+    return Failed(
+        kind=type(failure).__name__,
+        detail=str(failure),
+        field=next(iter(fields), ""),
+        retry_after_s=getattr(failure, "retry_after_s", None),
+    )
+
+
+def _raised(failure: Failed) -> InferenceFailed:
+    match failure.kind:
+        case "RequestRefused":
+            return RequestRefused(failure.detail, field=failure.field)
+        case "VersionOverloaded":
+            return VersionOverloaded(failure.detail, retry_after_s=failure.retry_after_s)
+        case _:
+            kinds = (NotServed, DeadlineExceeded, VersionUnavailable)
+            found = (kind for kind in kinds if kind.__name__ == failure.kind)
+            return next(found, VersionFailed)(failure.detail)
+
+
+@contextmanager
+def _failures(ref: VersionRef, execution: Execution) -> Iterator[None]:
+    """Raises InferenceFailed for what the bus raises."""
+    try:
+        yield
+    except (NoResponders, LogUnavailable) as error:
+        raise NotServed(f"no node serves {ref}") from error
+    except RequestTimeout as error:
+        raise DeadlineExceeded(f"{ref} did not answer in {execution.timeout_s} s") from error
+    except RemoteFailure as error:
+        if error.code == "overloaded":  # said by the bus, before the node heard of the request
+            raise NotServed(error.detail) from error
+        raise VersionFailed(error.detail) from error

@@ -19,10 +19,9 @@ import structlog
 from engine.decisions import node
 from engine.runtimes import LoadFailed, Residency, UnloadReason
 from events import Position
-from events.bus import Bus, Service
+from events.bus import Service
 from events.catalogue.models import VersionRegistered
 from events.catalogue.nodes import VersionRef
-from handlers.executions import QUEUE, subject_of
 from handlers.routing import Routing
 
 _log = structlog.get_logger(__name__)
@@ -38,8 +37,8 @@ REPORTED_CHANGE: Final = 0.1
 
 Report: TypeAlias = Callable[[node.Command], Awaitable[Position]]
 """Puts what the node has to say on the log; where it stands."""
-Answer: TypeAlias = Callable[[VersionRef, bytes], Awaitable[bytes]]
-"""Answers an encoded request to a version."""
+Serve: TypeAlias = Callable[[VersionRef], Awaitable[Service]]
+"""Has a resident version answer on its subjects. Raises LogUnavailable."""
 
 
 class _Serving:
@@ -69,13 +68,12 @@ class Loader:
     """Keeps a residency in step with what endpoints need."""
 
     def __init__(
-        self, *, routing: Routing, bus: Bus, residency: Residency, report: Report, answer: Answer
+        self, *, routing: Routing, residency: Residency, report: Report, serve: Serve
     ) -> None:
         self._routing = routing
-        self._bus = bus
         self._residency = residency
         self._report = report
-        self._answer = answer
+        self._serve = serve
         self._serving: dict[VersionRef, _Serving] = {}
         self._loading: dict[VersionRef, asyncio.Task[Position]] = {}
         self._failed: dict[VersionRef, _Failed] = {}
@@ -218,9 +216,7 @@ class Loader:
         if ref in self._unwanted:
             raise LoadFailed("runtime", "no longer needed")
         loaded = await self._residency.ensure(ref, self._registration(ref))
-        service = await self._bus.serve(
-            subject_of(ref), lambda _, payload: self._answer(ref, payload), queue=QUEUE
-        )
+        service = await self._serve(ref)
         if ref not in self._residency.resident:
             await service.stop()
             raise LoadFailed("runtime", "gone again before it was served")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable
 from datetime import datetime
 from typing import Final
@@ -21,9 +20,7 @@ from engine.decisions import node
 from engine.decisions.decider import Refused
 from engine.runtimes import (
     LoadFailed,
-    NotResident,
     Residency,
-    RuntimeFailed,
     RuntimeSettings,
     available_runtimes,
     create_runtime,
@@ -35,18 +32,8 @@ from events.errors import LeaseLost, RemoteFailure
 from events.event import SYSTEM_TENANT
 from events.leases import Leases
 from handlers.commands import CommandHandler
-from handlers.executions import (
-    DeadlineExceeded,
-    Executed,
-    Execution,
-    InferenceFailed,
-    NotServed,
-    VersionFailed,
-    decode_execution,
-    encode_executed,
-    subject_of,
-)
 from handlers.loading import Loader
+from handlers.local import LocalExecutor
 from handlers.reactions.leader import keep, let_go
 from handlers.routing import Routing
 
@@ -123,12 +110,12 @@ class NodeWorker:
             create=lambda registered: create_runtime(registered, runtimes),
             pinned=lambda: routing.pinned,
         )
+        self.executor = LocalExecutor(node_id=node_id, residency=self._residency, bus=bus)
         self._loader = Loader(
             routing=routing,
-            bus=bus,
             residency=self._residency,
             report=self._report,
-            answer=self._answer,
+            serve=self.executor.serve,
         )
 
     @property
@@ -136,22 +123,6 @@ class NodeWorker:
         """Whether the log counts this node among those that serve."""
         state = self._routing.nodes.get(self.node_id)
         return state is not None and state.status == "joined"
-
-    async def execute(self, ref: VersionRef, execution: Execution) -> Executed:
-        """In this process. Raises VersionFailed, NotServed, DeadlineExceeded."""
-        try:
-            async with self._residency.lease(ref) as runtime:
-                began = time.perf_counter()
-                async with asyncio.timeout(execution.timeout_s):
-                    outputs = await runtime.infer(execution.inputs, execution.parameters)
-                took_ms = (time.perf_counter() - began) * 1_000
-        except NotResident as error:
-            raise NotServed(f"{ref} is not resident on {self.node_id}") from error
-        except RuntimeFailed as error:
-            raise VersionFailed(str(error)) from error
-        except TimeoutError:
-            raise DeadlineExceeded(f"{ref} did not answer in {execution.timeout_s:.3f} s") from None
-        return Executed(outputs=outputs, runtime_ms=took_ms)
 
     async def run(self) -> None:
         """Join and serve until cancelled; then leave cleanly."""
@@ -258,12 +229,6 @@ class NodeWorker:
                 await self._routing.reach(position)
         except TimeoutError:
             raise RemoteFailure(subject, "unavailable", "this node is behind the log") from None
-
-    async def _answer(self, ref: VersionRef, payload: bytes) -> bytes:
-        try:
-            return encode_executed(await self.execute(ref, decode_execution(payload)))
-        except InferenceFailed as failure:
-            raise RemoteFailure(subject_of(ref), failure.code, str(failure)) from failure
 
     async def _report(self, command: node.Command) -> Position:
         outcome = await self._commands.handle(

@@ -218,7 +218,9 @@ class _Parts:
         windows = Windows(gateway=self.gateway_id, log=self.jetstream.traffic, clock=time.time)
         self.run("windows", windows.run())
         remote = BusExecutor(self.jetstream.bus)
-        executors: tuple[Executor, ...] = (worker, remote) if worker is not None else (remote,)
+        executors: tuple[Executor, ...] = (remote,)
+        if worker is not None:
+            executors = (worker.executor, remote)
         gateway = Gateway(
             routing=self.routing,
             executors=executors,

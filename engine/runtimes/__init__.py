@@ -13,7 +13,18 @@ from engine.runtimes.artifacts import (
 )
 from engine.runtimes.registry import RUNTIMES, available_runtimes, create_runtime
 from engine.runtimes.residency import Loaded, NotResident, Residency, UnloadReason
-from engine.runtimes.runtime import LoadFailed, Runtime, RuntimeFailed, RuntimeSettings
+from engine.runtimes.runtime import (
+    Batching,
+    LoadFailed,
+    RequestRefused,
+    Runtime,
+    RuntimeFailed,
+    RuntimeSettings,
+    Streaming,
+    VersionOverloaded,
+    VersionTimedOut,
+    VersionUnavailable,
+)
 
 __all__ = [
     "RUNTIMES",
@@ -23,14 +34,20 @@ __all__ = [
     "ArtifactRefused",
     "ArtifactUnfit",
     "ArtifactUriInvalid",
+    "Batching",
     "LoadFailed",
     "Loaded",
     "NotResident",
+    "RequestRefused",
     "Residency",
     "Runtime",
     "RuntimeFailed",
     "RuntimeSettings",
+    "Streaming",
     "UnloadReason",
+    "VersionOverloaded",
+    "VersionTimedOut",
+    "VersionUnavailable",
     "available_runtimes",
     "create_runtime",
     "describe_artifact",

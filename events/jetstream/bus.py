@@ -8,7 +8,7 @@ dies says nothing: handlers bound themselves.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Final
 
@@ -65,7 +65,7 @@ class JetStreamBus:
 
     async def stream(
         self, subject: str, payload: bytes, *, timeout_s: float
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """Raises as `request`, and LogUnavailable when a reply was lost on its way."""
         self._check_connected()
         async with self._open_inbox(".>") as channel:

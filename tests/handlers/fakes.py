@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
-from events.bus import Handler
+from events.bus import Handler, StreamHandler
 from events.errors import LeaseLost, LogUnavailable, NoResponders, RemoteFailure, RequestTimeout
 from events.leases import Lease, LeaseChange
 from events.timers import Wake
@@ -18,14 +19,14 @@ LEASE_SECONDS = 0.03
 
 
 class FakeService:
-    def __init__(self, bus: FakeBus, subject: str, handler: Handler) -> None:
-        self._bus = bus
+    def __init__(self, among: list[FakeService], subject: str, handler: Any) -> None:
+        self._among = among
         self.subject = subject
         self.handler = handler
 
     async def stop(self) -> None:
-        if self in self._bus.services:
-            self._bus.services.remove(self)
+        if self in self._among:
+            self._among.remove(self)
 
 
 class FakeBus:
@@ -33,6 +34,8 @@ class FakeBus:
 
     def __init__(self) -> None:
         self.services: list[FakeService] = []
+        self.streams: list[FakeService] = []
+        self.listeners: list[FakeService] = []
         self.away = False
         self.requests: list[str] = []
         self.while_serving: Callable[[str], Awaitable[None]] | None = None
@@ -45,7 +48,7 @@ class FakeBus:
     async def serve(self, subject: str, handler: Handler, *, queue: str) -> FakeService:
         if self.away:
             raise LogUnavailable("not connected")
-        service = FakeService(self, subject, handler)
+        service = FakeService(self.services, subject, handler)
         self.services.append(service)
         if self.while_serving is not None:
             await self.while_serving(subject)
@@ -69,6 +72,41 @@ class FakeBus:
             raise
         except Exception as error:
             raise RemoteFailure(subject, "internal", type(error).__name__) from error
+
+    async def serve_stream(
+        self, subject: str, handler: StreamHandler, *, queue: str
+    ) -> FakeService:
+        if self.away:
+            raise LogUnavailable("not connected")
+        service = FakeService(self.streams, subject, handler)
+        self.streams.append(service)
+        return service
+
+    async def stream(
+        self, subject: str, payload: bytes, *, timeout_s: float
+    ) -> AsyncGenerator[bytes, None]:
+        if self.away:
+            raise LogUnavailable("not connected")
+        service = next((each for each in self.streams if each.subject == subject), None)
+        if service is None:
+            raise NoResponders(subject)
+        replies = service.handler(subject, payload)
+        try:
+            async for reply in replies:
+                yield reply
+        finally:
+            await replies.aclose()
+
+    async def listen(self, subject: str, handler: Callable[[str, bytes], None]) -> FakeService:
+        listener = FakeService(self.listeners, subject, handler)
+        self.listeners.append(listener)
+        return listener
+
+    async def publish(self, subject: str, payload: bytes) -> None:
+        if self.away:
+            raise LogUnavailable("not connected")
+        for listener in [each for each in self.listeners if each.subject == subject]:
+            listener.handler(subject, payload)
 
 
 class FakeLeases:

@@ -130,7 +130,7 @@ async def test_a_version_that_crashes_before_it_is_served_is_never_announced(
     staged.bus.while_serving = crash
     async with running(a_node.run()):
         await staged.until(lambda: holds(staged, "1.0.0"))
-        executed = await a_node.execute(
+        executed = await a_node.executor.execute(
             ref("1.0.0"), Execution(inputs=1, parameters={}, timeout_s=5.0)
         )
         assert executed.outputs == {"by": "1.0.0"}

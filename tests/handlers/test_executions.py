@@ -13,10 +13,15 @@ from handlers.executions import (
     DeadlineExceeded,
     Executed,
     Execution,
+    InferenceFailed,
     NotServed,
+    RequestRefused,
     VersionFailed,
+    VersionOverloaded,
+    VersionUnavailable,
     decode_execution,
-    encode_executed,
+    encode_reply,
+    failed,
     subject_of,
 )
 from tests.handlers.fakes import FakeBus
@@ -35,7 +40,7 @@ async def test_the_bus_carries_a_request_and_its_answer():
     async def handler(_subject: str, payload: bytes) -> bytes:
         got = decode_execution(payload)
         assert got == EXECUTION
-        return encode_executed(Executed(outputs={"sum": got.inputs}, runtime_ms=2.5))
+        return encode_reply(Executed(outputs={"sum": got.inputs}, runtime_ms=2.5))
 
     await serving(bus, "1.0.0-rc.1+b.5", handler)
     executed = await BusExecutor(bus).execute(ref("1.0.0-rc.1+b.5"), EXECUTION)
@@ -45,14 +50,11 @@ async def test_the_bus_carries_a_request_and_its_answer():
 @pytest.mark.parametrize(
     ("code", "error"),
     [
-        ("unavailable", NotServed),
         ("overloaded", NotServed),
-        ("timeout", DeadlineExceeded),
-        ("runtime_failed", VersionFailed),
         ("internal", VersionFailed),
     ],
 )
-async def test_what_a_node_says_decides_whether_another_one_is_asked(code: str, error):
+async def test_what_the_bus_says_decides_whether_another_node_is_asked(code: str, error):
     bus = FakeBus()
 
     async def handler(subject: str, payload: bytes) -> bytes:
@@ -61,6 +63,31 @@ async def test_what_a_node_says_decides_whether_another_one_is_asked(code: str, 
     await serving(bus, "1.0.0", handler)
     with pytest.raises(error, match="as the test wants it"):
         await BusExecutor(bus).execute(ref("1.0.0"), EXECUTION)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        NotServed("not here"),
+        DeadlineExceeded("too late"),
+        VersionFailed("its code\nraised"),
+        VersionUnavailable("gone"),
+        VersionOverloaded("busy", retry_after_s=2.5),
+        RequestRefused("is empty", field="prompt"),
+    ],
+    ids=lambda failure: type(failure).__name__,
+)
+async def test_a_failure_at_a_node_is_the_same_failure_at_the_gateway(failure: InferenceFailed):
+    bus = FakeBus()
+
+    async def handler(_subject: str, _payload: bytes) -> bytes:
+        return encode_reply(failed(failure))
+
+    await serving(bus, "1.0.0", handler)
+    with pytest.raises(type(failure)) as raised:
+        await BusExecutor(bus).execute(ref("1.0.0"), EXECUTION)
+    assert str(raised.value) == str(failure)
+    assert vars(raised.value) == vars(failure)
 
 
 async def test_without_a_server_or_a_connection_nothing_was_executed():

@@ -206,6 +206,6 @@ async def test_what_goes_wrong_is_the_same_in_this_process_and_over_the_bus(
     execution = Execution(inputs=inputs, parameters={}, timeout_s=0.02)
     async with running(a_node.run()):
         await staged.until(lambda: holds(staged, "1.0.0"))
-        for executor in (a_node, BusExecutor(staged.bus)):
+        for executor in (a_node.executor, BusExecutor(staged.bus)):
             with pytest.raises(error):
                 await executor.execute(ref(version), execution)
