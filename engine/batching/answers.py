@@ -105,7 +105,7 @@ class Answers:
                 add(Chunk(generation.number, token, text, "length", detail))
             else:
                 add(Chunk(generation.number, token, text, None, detail))
-        self._tally.drew(drawn)
+        self._tally.drew(drawn, now_s)
 
     def _spelled(self, generation: Generation, token: int, detail: Any) -> Chunk:
         """A token that is new, a part of a character, or maybe one of a stop string."""

@@ -46,7 +46,7 @@ from engine.batching.requests import (
     Request,
     check,
 )
-from engine.batching.statistics import Statistics, Tally, latency
+from engine.batching.statistics import Statistics, Tally
 from engine.batching.text import Vocabulary
 
 _log = structlog.get_logger(__name__)
@@ -80,7 +80,7 @@ class Scheduler:
         self._vocabulary = Vocabulary(token_bytes)
         self._generations: dict[int, Generation] = {}
         self._deadlines = Deadlines()
-        self._tally = Tally()
+        self._tally = Tally(clock())
         self._answers = Answers(
             self._generations,
             composer=self._composer,
@@ -104,16 +104,18 @@ class Scheduler:
             self._tally.refused += 1
             raise
         self._submitted += 1
+        now_s = self._clock()
         generation = Generation(
             self._submitted,
             request,
-            now_s=self._clock(),
+            now_s=now_s,
             ageing_seconds=self._limits.ageing_seconds,
             vocabulary=self._vocabulary,
         )
         self._memory.enter(generation)
         self._generations[generation.number] = generation
         self._composer.waiting.enter(generation)
+        self._tally.arrived(now_s)
         if request.deadline_s is not None:
             self._deadlines.add(request.deadline_s, generation.number, self._generations)
         return generation.number
@@ -151,8 +153,19 @@ class Scheduler:
                 chunks += self._end_all("failed", error.detail)
         return chunks
 
+    def forget(self) -> None:
+        """Begin the statistics anew, for whoever has only tried it out. Call it when not busy."""
+        self._tally.clear(self._clock())
+        self._memory.prefix_queries = self._memory.prefix_hits = 0
+        self._composer.preemptions = 0
+        self._recovery.failures = 0
+
     def statistics(self) -> Statistics:
         pool, tally = self._memory.pool, self._tally
+        now_s = self._clock()
+        requests_per_s, tokens_per_s = tally.rates.per_second(now_s)
+        queries, hits = self._memory.prefix_queries, self._memory.prefix_hits
+        places = tally.steps * self._limits.batch_max
         return Statistics(
             num_requests_running=len(self._composer.running),
             num_requests_waiting=len(self._composer.waiting),
@@ -161,23 +174,27 @@ class Scheduler:
             kv_blocks_used=pool.used,
             kv_bytes_total=pool.total * self._memory.block_bytes,
             kv_bytes_used=pool.used * self._memory.block_bytes,
-            prefix_cache_queries=self._memory.prefix_queries,
-            prefix_cache_hits=self._memory.prefix_hits,
+            prefix_cache_queries=queries,
+            prefix_cache_hits=hits,
+            prefix_cache_hit_rate=hits / queries if queries else 0.0,
             num_preemptions=self._composer.preemptions,
             prompt_tokens=tally.prompt_tokens,
             generation_tokens=tally.generation_tokens,
             requests_ended=dict(tally.ended),
             requests_refused=tally.refused,
+            requests_per_s=requests_per_s,
+            tokens_per_s=tokens_per_s,
             executor_failures=self._recovery.failures,
             steps=tally.steps,
             step_tokens=tally.step_tokens,
             batch_size_sum=tally.batch_size_sum,
             batch_size_max=tally.batch_size_max,
             batch_max=self._limits.batch_max,
-            time_to_first_token=latency(tally.first),
-            time_per_output_token=latency(tally.output),
-            request_queue_time=latency(tally.queue),
-            e2e_request_latency=latency(tally.e2e),
+            batch_utilisation=tally.batch_size_sum / places if places else 0.0,
+            time_to_first_token=tally.first.latency(now_s),
+            time_per_output_token=tally.output.latency(now_s),
+            request_queue_time=tally.queue.latency(now_s),
+            e2e_request_latency=tally.e2e.latency(now_s),
         )
 
     def _check(self, request: Request) -> None:
