@@ -43,6 +43,27 @@ class Units(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Answered, and the rollout's `check` found the answer bad; 0 without one."""
 
 
+class CheckWindow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the rollout's `check` said of one version's answers to requests that are units.
+
+    It counts in the second in which the check has ended, which may be after that of the answer.
+    """
+
+    checked: int = 0
+    """Answers that were found good or bad."""
+    bad: int = 0
+    """Of these, found bad."""
+    failed: int = 0
+    """Answers of which the function said nothing: it raised, took too long, gave no bool."""
+    dropped: int = 0
+    """Answers that it was not given, because too many were waiting."""
+    keys: int = 0
+    """Keys whose first answer in this step, by this gateway, was found good or bad; without those
+    of whom an answer was found bad before."""
+    bad_keys: int = 0
+    """Of these keys, those for whom this answer was found bad."""
+
+
 class ShadowWindow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one version did with copies. None of it counts as a request."""
 
@@ -73,6 +94,8 @@ class VersionWindow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     in_flight: int = 0
     """Requests under way at the end of the window."""
     units: Units = Units()
+    checks: CheckWindow | None = None
+    """None when no answer was, or was to be, checked."""
 
 
 class WindowObserved(Event, frozen=True, kw_only=True, omit_defaults=True):

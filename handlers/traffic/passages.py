@@ -27,6 +27,12 @@ class Passage:
         tally.in_flight += 1
 
     @property
+    def check(self) -> str | None:
+        """The function that its answer is to be judged by; None when it is no unit, or when
+        nobody asked for one."""
+        return None if self._keys is None else self.lane.check
+
+    @property
     def keys(self) -> Keys | None:
         """Those it counts among as a unit, if it does."""
         return self._keys
@@ -51,6 +57,11 @@ class Passage:
     def left(self) -> None:
         """Nobody waits for it any more, or it goes on elsewhere: no request, no failure."""
         self._tally.in_flight -= 1
+
+    def checking(self) -> Checking:
+        """What becomes of the check of its answer. Only for one that has a `check`."""
+        assert self._keys is not None, "only units are checked"
+        return Checking(self.lane, self.version, keys=self._keys, key=self._key)
 
     def copy(self, version: str) -> Copy:
         """What a shadow does with a copy of this request."""
@@ -82,3 +93,34 @@ class Copy:
     def failed(self, *, code: str) -> None:
         errors = self._lane.shadow(self._version).errors
         errors[code] = errors.get(code, 0) + 1
+
+
+class Checking:
+    """The check of an answer, which may outlive its request. Exactly one of its verbs is said, and
+    counts in the second in which it is said."""
+
+    __slots__ = ("_key", "_keys", "_lane", "_version")
+
+    def __init__(self, lane: Lane, version: str, *, keys: Keys, key: int | None) -> None:
+        self._lane = lane
+        self._version = version
+        self._keys = keys
+        self._key = key
+
+    def found(self, *, good: bool) -> None:
+        tally = self._lane.checks(self._version)
+        tally.checked += 1
+        tally.bad += not good
+        if not self._keys.was_bad(self._key) and self._lane.is_first_check(self._key):
+            tally.keys += 1
+            tally.bad_keys += not good
+        if not good:
+            self._keys.bad(self._key, self._lane.version(self._version).units)
+
+    def failed(self) -> None:
+        """The function said nothing: the answer is neither good nor bad."""
+        self._lane.checks(self._version).failed += 1
+
+    def dropped(self) -> None:
+        """There was no room for it."""
+        self._lane.checks(self._version).dropped += 1

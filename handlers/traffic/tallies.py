@@ -8,8 +8,8 @@ from ddsketch import DDSketch
 
 from engine.routing import Table
 from events import EntityId
-from events.catalogue.traffic import LatencySketch, ShadowWindow, VersionWindow
-from handlers.traffic.units import Keys, UnitTally
+from events.catalogue.traffic import CheckWindow, LatencySketch, ShadowWindow, VersionWindow
+from handlers.traffic.units import Keys, UnitTally, is_first
 
 RELATIVE_ACCURACY: Final = 0.01
 
@@ -17,7 +17,7 @@ RELATIVE_ACCURACY: Final = 0.01
 class VersionTally:
     """One version in the current second; `in_flight` outlives it."""
 
-    __slots__ = ("errors", "in_flight", "requests", "sketch", "tokens", "units")
+    __slots__ = ("checks", "errors", "in_flight", "requests", "sketch", "tokens", "units")
 
     def __init__(self, *, in_flight: int = 0) -> None:
         self.in_flight = in_flight
@@ -29,6 +29,7 @@ class VersionTally:
         self.tokens = 0
         self.sketch = DDSketch(RELATIVE_ACCURACY)
         self.units = UnitTally()
+        self.checks: CheckTally | None = None
 
     def window(self) -> VersionWindow:
         return VersionWindow(
@@ -38,6 +39,31 @@ class VersionTally:
             latency=latency_sketch(self.sketch),
             in_flight=self.in_flight,
             units=self.units.units(),
+            checks=None if self.checks is None else self.checks.window(),
+        )
+
+
+class CheckTally:
+    """What the check said of one version in the current second."""
+
+    __slots__ = ("bad", "bad_keys", "checked", "dropped", "failed", "keys")
+
+    def __init__(self) -> None:
+        self.checked = 0
+        self.bad = 0
+        self.failed = 0
+        self.dropped = 0
+        self.keys = 0
+        self.bad_keys = 0
+
+    def window(self) -> CheckWindow:
+        return CheckWindow(
+            checked=self.checked,
+            bad=self.bad,
+            failed=self.failed,
+            dropped=self.dropped,
+            keys=self.keys,
+            bad_keys=self.bad_keys,
         )
 
 
@@ -71,7 +97,9 @@ class Lane:
     """One endpoint under one policy: requests that it routed count here, whenever they end."""
 
     __slots__ = (
+        "_checked",
         "_due",
+        "check",
         "entity",
         "is_due",
         "keys",
@@ -88,6 +116,7 @@ class Lane:
         *,
         keys: Keys | None,
         slow_after_ms: float,
+        check: str | None,
         due: list[Lane],
     ) -> None:
         """`due`: where it enters itself as soon as it has something to tell."""
@@ -96,6 +125,10 @@ class Lane:
         self.table = table
         self.keys = keys
         self.slow_after_ms = slow_after_ms
+        self.check = check
+        """The function that judges its answers, by name."""
+        self._checked: set[int] = set()
+        """Keys that had an answer checked under this policy."""
         self.versions: dict[str, VersionTally] = {}
         self.shadows: dict[str, ShadowTally] = {}
         self._due = due
@@ -114,6 +147,16 @@ class Lane:
             tally = self.shadows[name] = ShadowTally()
             self._is_now_due()
         return tally
+
+    def checks(self, name: str) -> CheckTally:
+        version = self.version(name)
+        if version.checks is None:
+            version.checks = CheckTally()
+        return version.checks
+
+    def is_first_check(self, key: int | None) -> bool:
+        """Whether this key has its first answer checked under this policy; it is known then."""
+        return is_first(key, self._checked)
 
     def begin_second(self) -> None:
         """Forget what was counted. Requests under way stay, and make it due again."""

@@ -30,18 +30,25 @@ Sharing: TypeAlias = tuple[str, tuple[str, ...]]
 class UnitTally:
     """One version's units in the current second."""
 
-    __slots__ = ("errors", "left_out", "seen", "slow", "timeouts")
+    __slots__ = ("bad", "errors", "left_out", "seen", "slow", "timeouts")
 
     def __init__(self) -> None:
         self.seen = 0
         self.errors = 0
         self.timeouts = 0
         self.slow = 0
+        self.bad = 0
         self.left_out = 0
         """Requests whose key did not fit."""
 
     def units(self) -> Units:
-        return Units(seen=self.seen, errors=self.errors, timeouts=self.timeouts, slow=self.slow)
+        return Units(
+            seen=self.seen,
+            errors=self.errors,
+            timeouts=self.timeouts,
+            slow=self.slow,
+            bad=self.bad,
+        )
 
 
 class Room:
@@ -59,7 +66,7 @@ class Keys:
     A key is the bucket it falls into; None is a request without one, a unit of its own.
     """
 
-    __slots__ = ("_errors", "_room", "_seen", "_slow", "_timeouts", "sharing")
+    __slots__ = ("_bad", "_errors", "_room", "_seen", "_slow", "_timeouts", "sharing")
 
     def __init__(self, sharing: Sharing, room: Room) -> None:
         self.sharing = sharing
@@ -68,6 +75,7 @@ class Keys:
         self._errors: set[int] = set()
         self._timeouts: set[int] = set()
         self._slow: set[int] = set()
+        self._bad: set[int] = set()
 
     def seen(self, key: int | None, tally: UnitTally) -> bool:
         """Whether the request that begins counts; if it is its key's first, the key is seen."""
@@ -89,15 +97,24 @@ class Keys:
 
     def failed(self, key: int | None, tally: UnitTally, *, code: str) -> None:
         """Only for a request that counts. A time-out is an error too."""
-        if _is_first(key, self._errors):
+        if is_first(key, self._errors):
             tally.errors += 1
-        if code == "timeout" and _is_first(key, self._timeouts):
+        if code == "timeout" and is_first(key, self._timeouts):
             tally.timeouts += 1
 
     def slow(self, key: int | None, tally: UnitTally) -> None:
         """Only for a request that counts."""
-        if _is_first(key, self._slow):
+        if is_first(key, self._slow):
             tally.slow += 1
+
+    def bad(self, key: int | None, tally: UnitTally) -> None:
+        """Only for a request that counts."""
+        if is_first(key, self._bad):
+            tally.bad += 1
+
+    def was_bad(self, key: int | None) -> bool:
+        """Whether an answer to this key was found bad already."""
+        return key in self._bad
 
 
 def sharing_of(route: Route) -> Sharing | None:
@@ -117,7 +134,16 @@ def slow_after_ms(route: Route) -> float:
     return inf if limit is None else limit
 
 
-def _is_first(key: int | None, known: set[int]) -> bool:
+def check_of(route: Route) -> str | None:
+    """The name of the function that judges answers; None when nobody asked for one."""
+    rollout = route.state.rollout
+    if rollout is None or rollout.analysis.metric != "quality":
+        return None
+    return rollout.analysis.check
+
+
+def is_first(key: int | None, known: set[int]) -> bool:
+    """Whether the key is met for the first time; from now on it is known."""
     if key is None:
         return True
     if key in known:

@@ -27,7 +27,7 @@ from handlers.routes import Route
 from handlers.traffic.passages import Passage
 from handlers.traffic.tallies import Lane
 from handlers.traffic.totals import Totals
-from handlers.traffic.units import Keys, Room, Sharing, sharing_of, slow_after_ms
+from handlers.traffic.units import Keys, Room, Sharing, check_of, sharing_of, slow_after_ms
 
 _log = structlog.get_logger(__name__)
 
@@ -124,6 +124,7 @@ class Windows:
             route.table,
             keys=self._keys(sharing_of(route), None if before is None else before.keys),
             slow_after_ms=slow_after_ms(route),
+            check=check_of(route),
             due=self._due,
         )
         self._lanes[route.entity] = lane

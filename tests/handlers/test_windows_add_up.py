@@ -174,6 +174,12 @@ def _check(model: Model) -> None:
     assert +requests == model.requests
     assert errors == model.errors
     assert +units == model.units
-    assert set(msgspec.structs.asdict(Units())) == {"seen", "errors", "timeouts", "slow"}
+    assert set(msgspec.structs.asdict(Units())) == {
+        "seen",
+        "errors",
+        "timeouts",
+        "slow",
+        "bad",
+    }
     still = Counter(request.where for request in model.under_way)
     assert {where: count for where, count in in_flight.items() if count} == still
