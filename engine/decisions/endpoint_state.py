@@ -134,7 +134,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def routed_versions(self) -> frozenset[str]:
-        """All that may take traffic or are sent copies."""
+        """All that may take traffic, are sent copies, or are fallbacks."""
         return policies.routed(self.policy)
 
     @property

@@ -1,18 +1,21 @@
 """Policies: what they say about versions, and what can be wrong with them.
 
-A version *takes traffic* if a request may be answered by it: a positive weight in the split or in a
-rule. A version is *routed* if it takes traffic or is sent copies.
+A version *takes traffic* if the split or a rule gives it a positive weight. A *fallback* is asked
+where the version that was chosen fails: that is no traffic of its own, however much it answers. A
+version is *routed* if it takes traffic, is sent copies, or is a fallback.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from functools import cache
 from itertools import chain
 from math import isfinite
 from typing import Final, TypeAlias
 from zoneinfo import available_timezones
+
+from msgspec.structs import replace
 
 from events.catalogue.endpoints import Comparison, Policy, Rule, Shadow, When
 from events.event import IDENTIFIER
@@ -20,6 +23,7 @@ from events.event import IDENTIFIER
 VERSIONS_MAX: Final = 32
 """Distinct versions in one policy."""
 RULES_MAX: Final = 64
+FALLBACKS_MAX: Final = 8
 ATTRIBUTES_MAX: Final = 16
 NAME_CHARS_MAX: Final = 64
 ATTRIBUTE_CHARS_MAX: Final = 256
@@ -37,15 +41,21 @@ Problem: TypeAlias = tuple[str, str]
 
 
 def all_to(version: str, *, like: Policy) -> Policy:
-    """Everything to one version: no rules, no shadows; stickiness as in `like`."""
-    return Policy(split={version: 100.0}, sticky=like.sticky)
+    """Everything to one version: no rules, no shadows; stickiness and fallbacks as in `like`."""
+    return Policy(split={version: 100.0}, sticky=like.sticky, fallback=like.fallback)
 
 
 def shared(baseline: str, candidate: str, weight: float, *, like: Policy) -> Policy:
-    """`weight` per cent to the candidate, the rest to the baseline: no rules; stickiness and
-    shadows as in `like`."""
+    """`weight` per cent to the candidate, the rest to the baseline: no rules; all else as in
+    `like`."""
     split = {baseline: 100.0 - weight, candidate: weight}
-    return Policy(split=split, sticky=like.sticky, shadow=like.shadow)
+    return replace(like, split=split, rules=())
+
+
+def without_fallbacks(policy: Policy, versions: Set[str]) -> Policy:
+    """The policy in which none of the versions is a fallback; the others keep their order."""
+    kept = tuple(version for version in policy.fallback if version not in versions)
+    return replace(policy, fallback=kept)
 
 
 def takers(policy: Policy) -> tuple[str, ...]:
@@ -56,8 +66,9 @@ def takers(policy: Policy) -> tuple[str, ...]:
 
 
 def routed(policy: Policy) -> frozenset[str]:
-    """The versions that take traffic or are sent copies."""
-    return frozenset(takers(policy)) | {shadow.version for shadow in policy.shadow}
+    """The versions that take traffic, are sent copies, or are fallbacks."""
+    shadows = (shadow.version for shadow in policy.shadow)
+    return frozenset(chain(takers(policy), shadows, policy.fallback))
 
 
 def sole(policy: Policy) -> str | None:
@@ -73,15 +84,26 @@ def mentions(policy: Policy) -> Iterator[tuple[str, str]]:
         yield from ((_at(f"rules[{index}].split", version), version) for version in rule.split)
     for index, shadow in enumerate(policy.shadow):
         yield f"shadow[{index}].version", shadow.version
+    for index, version in enumerate(policy.fallback):
+        yield f"fallback[{index}]", version
 
 
 def problems(policy: Policy) -> dict[str, str]:
     """Path -> what is wrong there; empty if nothing is. Whether versions exist is not asked."""
     if len(policy.rules) > RULES_MAX:
         return {"rules": f"has more than {RULES_MAX} rules"}
+    if len(policy.fallback) > FALLBACKS_MAX:
+        return {"fallback": f"has more than {FALLBACKS_MAX} versions"}
     if len({version for _, version in mentions(policy)}) > VERSIONS_MAX:
         return {"split": f"the policy names more than {VERSIONS_MAX} versions"}
-    return dict(chain(_split("split", policy.split), _shadows(policy.shadow), _rules(policy.rules)))
+    return dict(
+        chain(
+            _split("split", policy.split),
+            _shadows(policy.shadow),
+            _rules(policy.rules),
+            _fallbacks(policy.fallback),
+        )
+    )
 
 
 def _at(path: str, name: str) -> str:
@@ -122,6 +144,12 @@ def _comparison(path: str, compare: Comparison) -> Iterator[Problem]:
         yield f"{path}.name", "is for the kind function only"
     elif compare.name is not None and not IDENTIFIER.match(compare.name):
         yield f"{path}.name", "must be 1 to 64 of A-Z a-z 0-9 _ -, not beginning with _ -"
+
+
+def _fallbacks(versions: tuple[str, ...]) -> Iterator[Problem]:
+    for index, version in enumerate(versions):
+        if version in versions[:index]:
+            yield f"fallback[{index}]", "occurs twice"
 
 
 def _rules(rules: tuple[Rule, ...]) -> Iterator[Problem]:

@@ -41,8 +41,8 @@ from events.catalogue.endpoints import (
 
 class StartRollout(msgspec.Struct, frozen=True, kw_only=True):
     """Put the first step in force, against the version that takes all traffic. Rules end with it;
-    shadows and stickiness stay. The same rollout again, while it is live, changes nothing; nor does
-    the id of one that has ended.
+    shadows, fallbacks and stickiness stay. The same rollout again, while it is live, changes
+    nothing; nor does the id of one that has ended.
 
     Raises UnknownEndpoint, RolloutUnderWay, SwapUnderWay, TrafficIsSplit, InvalidRollout,
     UnknownVersions, VersionNotResident.

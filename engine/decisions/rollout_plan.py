@@ -8,6 +8,7 @@ from typing import Final, TypeAlias
 
 from engine.decisions.policy import WEIGHT_MIN
 from events.catalogue.endpoints import Analysis, Policy, Step
+from events.event import IDENTIFIER
 
 DEFAULT_STEPS: Final = tuple(
     Step(weight=weight, hold_s=60.0, min_samples=100) for weight in (5.0, 10.0, 25.0, 50.0, 100.0)
@@ -74,9 +75,19 @@ def _analysis(analysis: Analysis, to: str, policy: Policy) -> Iterator[Problem]:
     yield from _limit("analysis.max_latency_ratio", analysis.max_latency_ratio, LATENCY_RATIO_MAX)
     if analysis.metric == "latency" and analysis.max_latency_ms is None:
         yield "analysis.max_latency_ms", "is missing: the metric latency needs it"
+    yield from _check(analysis)
     shadows = {shadow.version for shadow in policy.shadow}
     if analysis.max_disagreement_rate is not None and to not in shadows:
         yield "analysis.max_disagreement_rate", "needs the candidate as a shadow in the policy"
+
+
+def _check(analysis: Analysis) -> Iterator[Problem]:
+    if analysis.metric == "quality" and analysis.check is None:
+        yield "analysis.check", "is missing: the metric quality needs it"
+    elif analysis.metric != "quality" and analysis.check is not None:
+        yield "analysis.check", "is for the metric quality only"
+    elif analysis.check is not None and not IDENTIFIER.match(analysis.check):
+        yield "analysis.check", "must be 1 to 64 of A-Z a-z 0-9 _ -, not beginning with _ -"
 
 
 def _rate(path: str, rate: float | None) -> Iterator[Problem]:

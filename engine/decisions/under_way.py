@@ -89,16 +89,22 @@ def rollout_aborted(
 
 
 def rolled_back(state: Endpoint, reason: str) -> Sequence[Event]:
-    """All traffic to the last good version; the end of what is under way in `state` precedes it."""
+    """All traffic to the last good version; the end of what is under way in `state` precedes it.
+
+    What it is taken from is no fallback any more either: it would answer wherever the last good
+    version fails.
+    """
     target = state.rollback_target
     if target is None:
         return ()
     challengers = filter(None, (*state.arrivals, state.incoming))
+    losers = tuple(dict.fromkeys(version for version in challengers if version != target))
+    left = policies.without_fallbacks(state.policy, frozenset(losers))
     return (
         RolledBack(
-            from_versions=tuple(dict.fromkeys(v for v in challengers if v != target)),
+            from_versions=losers,
             to_version=target,
             reason=reason[:TEXT_CHARS_MAX],
-            policy=policies.all_to(target, like=state.policy),
+            policy=policies.all_to(target, like=left),
         ),
     )

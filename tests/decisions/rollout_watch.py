@@ -57,6 +57,10 @@ class RolloutWatch:
             before, after = _shares(self.policy), _shares(policy)
             grown = {version for version in after if after[version] > before.get(version, 0.0)}
             assert grown <= resident, "a version that is not resident gets more"
+        if not isinstance(event, PolicySet | EndpointCreated):
+            gone = event.from_versions if isinstance(event, RolledBack) else ()
+            kept = tuple(version for version in self.policy.fallback if version not in gone)
+            assert policy.fallback == kept, "a fallback is lost, or a bad version stays one"
         self.policy = policy
 
     def _see_rollout(self, event: Event, following: Event | None) -> None:

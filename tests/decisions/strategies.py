@@ -29,4 +29,5 @@ def policies(of: st.SearchStrategy[str]) -> st.SearchStrategy[Policy]:
         sticky=st.booleans(),
         rules=st.lists(rules, max_size=1).map(tuple),
         shadow=st.lists(shadows, max_size=1).map(tuple),
+        fallback=st.lists(of, max_size=2).map(tuple),
     )

@@ -121,6 +121,7 @@ def test_a_policy_without_a_meaning_is_refused_field_by_field(given: Given) -> N
         (split(split={V1: 100, "9.0.0": 0}), "split.9.0.0"),
         (split(split={V1: 1}, rules=[{**RULE, "split": {"9.0.0": 1}}]), "rules[0].split.9.0.0"),
         (split(split={V1: 1}, shadow=[{"version": "9.0.0"}]), "shadow[0].version"),
+        (split(split={V1: 1}, fallback=[V2, "9.0.0"]), "fallback[1]"),
     ],
 )
 def test_every_version_a_policy_names_is_registered(
@@ -137,6 +138,7 @@ def test_every_version_a_policy_names_is_registered(
         canary(V1, V2),
         split(split={V1: 1}, rules=[RULE]),
         split(split={V1: 1}, shadow=[{"version": V2}]),
+        split(split={V1: 1}, fallback=[V1, V2]),
     ],
 )
 def test_every_version_that_may_get_requests_is_resident(given: Given, policy: Policy) -> None:
@@ -160,6 +162,8 @@ def test_a_version_of_weight_zero_need_not_be_resident(given: Given) -> None:
         (split(split={V1: 1}, rules=[RULE]), V1, None),
         (split(split={V2: 1, V3: 1}), V1, None),
         (split(split={V1: 1}, sticky=False), V1, None),
+        (split(split={V1: 1}, fallback=[V2]), V1, None),
+        (split(split={V2: 1}, fallback=[V1]), V2, V1),
     ],
 )
 def test_only_a_version_with_all_traffic_becomes_active(

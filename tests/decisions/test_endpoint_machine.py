@@ -286,6 +286,9 @@ class EndpointMachine(RuleBasedStateMachine):
         after = _evolved(self.state, DECIDER.decide(self.state, RollBack()))
         assert sole(after.policy) == after.active == last_good.version
         assert (after.swap, after.rollout) == (None, None)
+        losers = {*takers(self.state.policy), self.state.incoming} - {last_good.version}
+        assert losers.isdisjoint(after.policy.fallback)
+        assert set(self.state.policy.fallback) - losers == set(after.policy.fallback)
         assert after.pinned_versions <= self.state.pinned_versions
         assert list(DECIDER.decide(after, RollBack())) == []
 

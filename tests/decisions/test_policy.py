@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from engine.decisions.policy import (
     ATTRIBUTES_MAX,
+    FALLBACKS_MAX,
     RULES_MAX,
     VERSIONS_MAX,
     WEIGHT_MAX,
@@ -22,6 +23,7 @@ from engine.decisions.policy import (
     shared,
     sole,
     takers,
+    without_fallbacks,
 )
 from engine.routing import compile_policy
 from events.catalogue.endpoints import Policy, Rule, Shadow, When
@@ -69,6 +71,9 @@ def compared(**members: Any) -> Policy:
         compared(kind="text", similarity=0.9),
         compared(kind="text", similarity=0),
         compared(kind="function", name="same_label"),
+        policy(fallback=["1.0.0", "2.0.0"]),
+        policy(shadow=[{"version": "2.0.0"}], fallback=["2.0.0"]),
+        policy(fallback=[f"{i}.0.0" for i in range(FALLBACKS_MAX)]),
     ],
 )
 def test_a_policy_with_a_meaning_has_no_problems_and_compiles(good: Policy) -> None:
@@ -106,6 +111,19 @@ def test_a_policy_with_a_meaning_has_no_problems_and_compiles(good: Policy) -> N
             policy(shadow=[{"version": "a"}, {"version": "a"}]),
             "shadow[1].version",
             "occurs twice",
+        ),
+        (policy(fallback=["a", "b", "a"]), "fallback[2]", "occurs twice"),
+        (
+            policy(fallback=[f"{i}.0.0" for i in range(FALLBACKS_MAX + 1)]),
+            "fallback",
+            "has more than 8 versions",
+        ),
+        (
+            policy(
+                split={f"{i}.0.0": 1 for i in range(VERSIONS_MAX)}, fallback=[f"{VERSIONS_MAX}.0.0"]
+            ),
+            "split",
+            "the policy names more than 32 versions",
         ),
         *(
             (
@@ -249,9 +267,10 @@ def test_takers_are_those_with_weight_in_the_order_they_are_mentioned() -> None:
         split={"2.0.0": 1, "1.0.0": 3, "9.0.0": 0},
         rules=[{**BETA, "split": {"3.0.0": 1, "1.0.0": 1}}],
         shadow=[{"version": "4.0.0"}],
+        fallback=["1.0.0", "5.0.0"],
     )
     assert takers(mixed) == ("2.0.0", "1.0.0", "3.0.0")
-    assert routed(mixed) == {"1.0.0", "2.0.0", "3.0.0", "4.0.0"}
+    assert routed(mixed) == {"1.0.0", "2.0.0", "3.0.0", "4.0.0", "5.0.0"}
     assert sole(mixed) is None
     assert dict(mentions(mixed)) == {
         "split.2.0.0": "2.0.0",
@@ -260,25 +279,55 @@ def test_takers_are_those_with_weight_in_the_order_they_are_mentioned() -> None:
         "rules[0].split.3.0.0": "3.0.0",
         "rules[0].split.1.0.0": "1.0.0",
         "shadow[0].version": "4.0.0",
+        "fallback[0]": "1.0.0",
+        "fallback[1]": "5.0.0",
     }
 
 
-def test_one_version_carries_all_traffic_whatever_rules_repeat_and_shadows_copy() -> None:
+def test_one_version_carries_all_traffic_whatever_rules_repeat_and_others_copy_or_back() -> None:
     one = policy(
-        split={"2.0.0": 1, "1.0.0": 0}, rules=[BETA], shadow=[{"version": "3.0.0"}], sticky=False
+        split={"2.0.0": 1, "1.0.0": 0},
+        rules=[BETA],
+        shadow=[{"version": "3.0.0"}],
+        sticky=False,
+        fallback=["4.0.0"],
     )
     assert sole(one) == "2.0.0"
-    assert all_to("5.0.0", like=one) == Policy(split={"5.0.0": 100.0}, sticky=False)
+    assert all_to("5.0.0", like=one) == Policy(
+        split={"5.0.0": 100.0}, sticky=False, fallback=("4.0.0",)
+    )
 
 
-def test_a_shared_policy_keeps_stickiness_and_shadows_and_drops_rules() -> None:
-    before = policy(rules=[BETA], shadow=[{"version": "3.0.0", "fraction": 0.5}], sticky=False)
+def test_a_shared_policy_keeps_all_but_the_rules() -> None:
+    before = policy(
+        rules=[BETA],
+        shadow=[{"version": "3.0.0", "fraction": 0.5}],
+        sticky=False,
+        fallback=["1.0.0", "4.0.0"],
+    )
     assert shared("1.0.0", "2.0.0", 33.3, like=before) == Policy(
-        split={"1.0.0": 100 - 33.3, "2.0.0": 33.3}, sticky=False, shadow=before.shadow
+        split={"1.0.0": 100 - 33.3, "2.0.0": 33.3},
+        sticky=False,
+        shadow=before.shadow,
+        fallback=("1.0.0", "4.0.0"),
     )
     assert takers(shared("1.0.0", "2.0.0", 0, like=before)) == ("1.0.0",)
     assert takers(shared("1.0.0", "2.0.0", 50, like=before)) == ("1.0.0", "2.0.0")
     assert takers(shared("1.0.0", "2.0.0", 100, like=before)) == ("2.0.0",)
+
+
+def test_fallbacks_that_are_taken_out_leave_the_others_in_their_order() -> None:
+    before = policy(fallback=["3.0.0", "1.0.0", "4.0.0", "2.0.0"])
+    assert without_fallbacks(before, {"1.0.0", "2.0.0", "9.0.0"}) == policy(
+        fallback=["3.0.0", "4.0.0"]
+    )
+
+
+@over(st.lists(st.sampled_from(["1.0.0", "2.0.0", "3.0.0"])).map(tuple))
+def test_a_fallback_takes_no_traffic(named: tuple[str, ...]) -> None:
+    alone, backed = policy(), policy(fallback=named)
+    assert takers(backed) == takers(alone)
+    assert sole(backed) == sole(alone) == "1.0.0"
 
 
 _versions = st.sampled_from([f"{i}.0.0" for i in range(5)])
@@ -300,6 +349,7 @@ _policies = st.builds(
     split=_splits,
     rules=st.lists(_rules, max_size=2).map(tuple),
     shadow=st.lists(_shadows, max_size=2).map(tuple),
+    fallback=st.lists(_versions, max_size=3).map(tuple),
 )
 
 

@@ -42,6 +42,7 @@ from tests.decisions.rollouts import FAIL, NOW, PASS
 from tests.decisions.strategies import plans
 
 versions = st.sampled_from([V1, V2, V3])
+fallbacks = st.lists(versions, max_size=3, unique=True).map(tuple)
 steps = st.integers(0, 3)
 seen = st.sampled_from(["now", "now", "now", "before"])
 """What the one who asks looked at: the endpoint as it is, or as it was some commands ago."""
@@ -62,11 +63,12 @@ class RolloutMachine(RuleBasedStateMachine):
     def state(self) -> Endpoint:
         return self.states[-1]
 
-    @initialize(shadows=st.lists(versions, max_size=2, unique=True))
-    def an_endpoint(self, shadows: list[str]) -> None:
+    @initialize(shadows=st.lists(versions, max_size=2, unique=True), fallback=fallbacks)
+    def an_endpoint(self, shadows: list[str], fallback: tuple[str, ...]) -> None:
         self._commit(None, create())
         shadow = tuple(Shadow(version=version) for version in shadows)
-        self.ask(_policy(Policy(split={V1: 100.0}, shadow=shadow), self.resident))
+        policy = Policy(split={V1: 100.0}, shadow=shadow, fallback=fallback)
+        self.ask(_policy(policy, self.resident))
 
     # What happens around the endpoint
 
@@ -143,14 +145,19 @@ class RolloutMachine(RuleBasedStateMachine):
             )
         )
 
-    @rule(data=st.data(), version=versions)
-    def something_else_is_asked(self, data: st.DataObject, version: str) -> None:
+    @rule(data=st.data(), version=versions, fallback=fallbacks)
+    def something_else_is_asked(
+        self, data: st.DataObject, version: str, fallback: tuple[str, ...]
+    ) -> None:
         swap = RequestSwap(swap_id="s1", to=version, deadline=DEADLINE, registered=ALL)
         aborts: list[Command] = [
             AbortRollout(rollout_id=self._seen("now")[0], reason=reason, verdicts=(FAIL,))
             for reason in ("aborted", "failed", "inconclusive")
         ]
-        policies = [Policy(split={version: 1.0}), Policy(split={V1: 1.0, version: 1.0})]
+        policies = [
+            Policy(split={version: 1.0}, fallback=fallback),
+            Policy(split={V1: 1.0, version: 1.0}, fallback=fallback),
+        ]
         others: list[Command] = [
             swap,
             RollBack(),
@@ -220,10 +227,12 @@ class RolloutMachine(RuleBasedStateMachine):
 
     @invariant()
     def a_rollback_wins_over_the_rollout(self) -> None:
-        if self.state.rollout is not None:
+        rollout = self.state.rollout
+        if rollout is not None:
             after = _evolved(self.state, DECIDER.decide(self.state, RollBack()))
             assert after.rollout is None
             assert sole(after.policy) == after.active == self.state.rollback_target
+            assert rollout.candidate not in after.policy.fallback, "it still answers"
 
     @invariant()
     def a_resident_candidate_can_be_promoted_whatever_becomes_of_the_baseline(self) -> None:
@@ -236,6 +245,10 @@ class RolloutMachine(RuleBasedStateMachine):
             after = _evolved(self.state, DECIDER.decide(self.state, promote))
             assert sole(after.policy) == after.active == rollout.candidate
             assert after.previous == rollout.baseline
+
+    @invariant()
+    def fallbacks_are_pinned(self) -> None:
+        assert self.state.pinned_versions.issuperset(self.state.policy.fallback)
 
     @invariant()
     def baseline_and_candidate_are_pinned(self) -> None:

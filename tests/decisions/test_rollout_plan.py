@@ -96,6 +96,8 @@ def test_steps_that_cannot_be_taken_are_told_where_and_why(
         {"max_error_rate": 0.001, "max_latency_ratio": 1_000},
         {"metric": "latency", "max_latency_ms": 3_600_000},
         {"metric": "timeout_rate", "on_inconclusive": "promote"},
+        {"metric": "quality", "check": "is_polite"},
+        {"metric": "quality", "check": "x" * 64},
     ],
 )
 def test_an_analysis_that_can_be_made_has_no_problems(good: dict[str, Any]) -> None:
@@ -131,6 +133,19 @@ def test_latency_is_judged_by_a_limit() -> None:
     assert wrong(metric="latency") == {
         "analysis.max_latency_ms": "is missing: the metric latency needs it"
     }
+
+
+def test_quality_is_judged_by_a_check_and_nothing_else_is() -> None:
+    assert wrong(metric="quality") == {"analysis.check": "is missing: the metric quality needs it"}
+    for metric in ("error_rate", "timeout_rate"):
+        assert wrong(metric=metric, check="is_polite") == {
+            "analysis.check": "is for the metric quality only"
+        }
+
+
+@pytest.mark.parametrize("name", ["", "x" * 65, "_x", "-x", "a.b", "a b", "é", "x\n"])
+def test_a_check_is_named_by_an_identifier(name: str) -> None:
+    assert list(wrong(metric="quality", check=name)) == ["analysis.check"]
 
 
 def test_disagreement_is_judged_only_of_a_candidate_that_is_a_shadow() -> None:
