@@ -10,19 +10,36 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeAlias, TypeVar
 
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from engine.runtimes.documents import Usage
+from handlers.http.ports import StreamedInference
+from handlers.http.stream_times import StreamTimes
+
+_VERSION: Final = ("tenant", "endpoint", "version")
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 _OVERHEAD_SECONDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25)
+_FIRST_SECONDS: Final = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+)  # fmt: skip
+_TOKEN_SECONDS: Final = (
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0,
+)  # fmt: skip
+CANCELLED: Final = "cancelled"
+"""The code of a stream whose client left before its end. No problem, as nobody is told of it."""
 SERIES_MAX: Final = 4_096
 """Of one family by version."""
 UNKNOWN_ROUTE: Final = "unknown"
 
+_Which: TypeAlias = tuple[str, str, str]
+"""Tenant, endpoint, version."""
 _Child = TypeVar("_Child", Counter, Histogram)
 
 
@@ -46,14 +63,34 @@ class HttpMetrics:
         self.inferences = Counter(
             "switchback_inference_requests",
             "Inference requests answered or failed, by problem code.",
-            ["tenant", "endpoint", "version", "code"],
+            [*_VERSION, "code"],
             registry=registry,
         )
         self.overhead = Histogram(
             "switchback_inference_overhead_seconds",
             "Time of an inference request outside its version.",
-            ["tenant", "endpoint", "version"],
+            _VERSION,
             buckets=_OVERHEAD_SECONDS,
+            registry=registry,
+        )
+        self.first_token = Histogram(
+            "switchback_time_to_first_token_seconds",
+            "From a request to the first that its stream says.",
+            _VERSION,
+            buckets=_FIRST_SECONDS,
+            registry=registry,
+        )
+        self.output_token = Histogram(
+            "switchback_time_per_output_token_seconds",
+            "Mean between two tokens of a stream.",
+            _VERSION,
+            buckets=_TOKEN_SECONDS,
+            registry=registry,
+        )
+        self.tokens = Counter(
+            "switchback_tokens",
+            "Tokens of answered requests as their versions count them, by kind.",
+            [*_VERSION, "kind"],
             registry=registry,
         )
         # Looking a child up takes a lock and a tuple of strings each time.
@@ -61,16 +98,70 @@ class HttpMetrics:
         self.seconds_of = lru_cache(maxsize=1024)(self.seconds.labels)
         self.inferences_of = _Series(self.inferences)
         self.overhead_of = _Series(self.overhead)
+        self.first_token_of = _Series(self.first_token)
+        self.output_token_of = _Series(self.output_token)
+        self.tokens_of = _Series(self.tokens)
 
-    def inferred(self, tenant: str, endpoint: str, version: str, overhead_s: float) -> None:
-        """One request was answered."""
+    def inferred(
+        self,
+        tenant: str,
+        endpoint: str,
+        version: str,
+        overhead_s: float,
+        usage: Usage | None = None,
+    ) -> None:
+        """One request was answered, with these tokens."""
         self.inferences_of(tenant, endpoint, version, "ok").inc()
         self.overhead_of(tenant, endpoint, version).observe(overhead_s)
+        self._used((tenant, endpoint, version), usage)
+
+    @contextmanager
+    def streamed(
+        self, tenant: str, endpoint: str, stream: StreamedInference, *, began_s: float
+    ) -> Iterator[StreamTimes]:
+        """Around the passing on of a stream that was entered, in place of `inferred` and of
+        `inference_failed`: tell it each chunk, and leave it with what ended the stream.
+
+        `began_s` is when the request came, by `time.perf_counter`.
+        """
+        times = StreamTimes(began_s)
+        code = "ok"
+        try:
+            yield times
+        except Exception as error:
+            code = getattr(error, "code", "internal")
+            raise
+        except BaseException:
+            code = CANCELLED
+            raise
+        finally:
+            self._streamed((tenant, endpoint, stream.version), stream, times, code)
 
     def inference_failed(self, tenant: str, endpoint: str, version: str, code: str) -> None:
         """One request failed. Endpoints that do not exist get no label: anyone can name them."""
         if code != "not_found":
             self.inferences_of(tenant, endpoint, version, code).inc()
+
+    def _streamed(
+        self, which: _Which, stream: StreamedInference, times: StreamTimes, code: str
+    ) -> None:
+        self.inferences_of(*which, code).inc()
+        self.overhead_of(*which).observe(stream.overhead_ms / 1_000)
+        if times.first_token_s is not None:
+            self.first_token_of(*which).observe(times.first_token_s)
+        if times.output_token_s is not None:
+            self.output_token_of(*which).observe(times.output_token_s)
+        self._used(which, times.usage)
+
+    def _used(self, which: _Which, usage: Usage | None) -> None:
+        if usage is None:
+            return
+        for kind, count in (
+            ("prompt", usage.prompt_tokens),
+            ("completion", usage.completion_tokens),
+        ):
+            if count > 0:
+                self.tokens_of(*which, kind).inc(count)
 
 
 class _Series(Generic[_Child]):
