@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from events.catalogue.nodes import VersionRef
+from handlers.attempts import NOT_SERVED_SECONDS, RETRY_SECONDS
 from handlers.executions import (
     EndpointUnknown,
     Executed,
@@ -20,7 +21,7 @@ from handlers.executions import (
     InferenceFailed,
     NotServed,
 )
-from handlers.gateway import NOT_SERVED_SECONDS, RETRY_SECONDS, Inference
+from handlers.gateway import Inference
 from handlers.routes import ref_of
 from handlers.routing import Routing
 

@@ -26,6 +26,7 @@ INPUTS: Final[Mapping[str, Kind]] = MappingProxyType(
 """The member of the inputs -> what is asked for."""
 ENVELOPE: Final = frozenset({"id", "object", "created", "model"})
 """What outputs and chunks are without."""
+ASSEMBLED_CHARS_MAX: Final = 1_000_000
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):
@@ -44,7 +45,8 @@ def kind_of(inputs: Any) -> Kind | None:
 
 
 def usage_of(outputs: Any) -> Usage | None:
-    """The tokens that outputs, or a chunk, tell of. Anything may be given: versions answer freely."""
+    """The tokens that outputs, or a chunk, tell of; None if they tell of none. Versions answer
+    freely, so anything may be given."""
     usage = outputs.get("usage") if isinstance(outputs, dict) else None
     if not isinstance(usage, dict):
         return None
@@ -52,3 +54,89 @@ def usage_of(outputs: Any) -> Usage | None:
         return msgspec.convert(usage, Usage)
     except msgspec.ValidationError:
         return None
+
+
+class Assembly:
+    """Chunks, put together to the outputs that a whole answer would have been.
+
+    Texts are joined; what a later chunk says again is as it says last. An answer of more than
+    `ASSEMBLED_CHARS_MAX` characters is not kept.
+    """
+
+    def __init__(self) -> None:
+        self._outputs: dict[str, Any] = {}
+        self._choices: dict[int, dict[str, Any]] = {}
+        self._only: Any = None
+        self._chunks = 0
+        self._chars = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing had to be left out."""
+        return self._chars <= ASSEMBLED_CHARS_MAX
+
+    def add(self, chunk: Any) -> None:
+        """The next chunk."""
+        self._chunks += 1
+        self._only = chunk if self._chunks == 1 else None
+        if not self.is_whole or not isinstance(chunk, dict):
+            return
+        for choice in chunk.get("choices") or ():
+            self._add_choice(choice)
+        self._outputs |= {name: chunk[name] for name in chunk.keys() - {"choices"}}
+
+    def outputs(self) -> Any:
+        """As far as chunks have come. The only chunk of a version that does not stream is it."""
+        if self._chunks == 1 and not self._choices:
+            return self._only
+        choices = [self._choices[index] for index in sorted(self._choices)]
+        return {"choices": choices, **self._outputs}
+
+    def _add_choice(self, choice: Mapping[str, Any]) -> None:
+        index = choice.get("index", 0)
+        known = self._choices.setdefault(index, {"index": index})
+        for name, value in choice.items():
+            if name == "delta":
+                known.setdefault("message", {})
+                self._merge(known["message"], value or {})
+            elif name == "text":
+                known["text"] = self._joined(known.get("text"), value)
+            elif value is not None or name not in known:
+                known[name] = value
+
+    def _merge(self, message: dict[str, Any], delta: Mapping[str, Any]) -> None:
+        for name, value in delta.items():
+            if name == "role":
+                message.setdefault(name, value)
+            elif isinstance(value, str):
+                message[name] = self._joined(message.get(name), value)
+            elif isinstance(value, list):
+                parts = message.setdefault(name, [])
+                for part in value:
+                    self._merge_part(parts, part)
+            elif value is not None or name not in message:
+                message[name] = value
+
+    def _merge_part(self, parts: list[Any], part: Any) -> None:
+        """A piece of a list, such as the calls of tools, which come in pieces by their index."""
+        if not isinstance(part, dict) or "index" not in part:
+            parts.append(part)
+            return
+        known = next((each for each in parts if each["index"] == part["index"]), None)
+        if known is None:
+            parts.append(known := {"index": part["index"]})
+        self._merge_members(known, part)
+
+    def _merge_members(self, known: dict[str, Any], part: Mapping[str, Any]) -> None:
+        for name, value in part.items():
+            if isinstance(value, dict):
+                self._merge_members(known.setdefault(name, {}), value)
+            elif name == "arguments" and isinstance(value, str):
+                known[name] = self._joined(known.get(name), value)
+            else:
+                known[name] = value
+
+    def _joined(self, before: Any, text: Any) -> str:
+        added = text if isinstance(text, str) else ""
+        self._chars += len(added)
+        return (before if isinstance(before, str) else "") + added

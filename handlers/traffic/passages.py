@@ -63,6 +63,10 @@ class Passage:
         assert self._keys is not None, "only units are checked"
         return Checking(self.lane, self.version, keys=self._keys, key=self._key)
 
+    def fall_back(self, version: str) -> Passage:
+        """The request goes to a fallback too. There it is no unit: it came because this failed."""
+        return Passage(self.lane, version, self.lane.version(version), keys=None, key=None)
+
     def copy(self, version: str) -> Copy:
         """What a shadow does with a copy of this request."""
         return Copy(self.lane, version)

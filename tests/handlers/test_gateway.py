@@ -10,7 +10,7 @@ import pytest_asyncio
 from engine.decisions import endpoint
 from engine.routing import open_receipt
 from events.catalogue.endpoints import Policy, Rule, When
-from handlers import gateway as module
+from handlers import attempts as module
 from handlers.executions import (
     DeadlineExceeded,
     EndpointUnknown,
