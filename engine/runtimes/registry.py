@@ -12,6 +12,8 @@ from engine.runtimes.configs import EchoConfig, PythonConfig
 from engine.runtimes.echo import EchoRuntime
 from engine.runtimes.python import PythonRuntime
 from engine.runtimes.runtime import LoadFailed, Runtime, RuntimeSettings
+from engine.runtimes.upstream.config import UpstreamConfig
+from engine.runtimes.upstream.runtime import UpstreamRuntime
 from events.catalogue.models import VersionRegistered
 
 Factory: TypeAlias = Callable[[VersionRegistered, RuntimeSettings], Runtime]
@@ -40,6 +42,10 @@ def _python(registered: VersionRegistered, settings: RuntimeSettings) -> Runtime
     return PythonRuntime(_config(registered, PythonConfig), registered.artifact, settings)
 
 
+def _upstream(registered: VersionRegistered, settings: RuntimeSettings) -> Runtime:
+    return UpstreamRuntime(_config(registered, UpstreamConfig), settings)
+
+
 def _config(registered: VersionRegistered, type_: type[Config]) -> Config:
     try:
         return msgspec.convert(registered.config, type_)
@@ -47,5 +53,7 @@ def _config(registered: VersionRegistered, type_: type[Config]) -> Config:
         raise LoadFailed("runtime", f"config: {error}") from error
 
 
-RUNTIMES: Final[Mapping[str, Factory]] = MappingProxyType({"echo": _echo, "python": _python})
+RUNTIMES: Final[Mapping[str, Factory]] = MappingProxyType(
+    {"echo": _echo, "python": _python, "upstream": _upstream}
+)
 """Name -> how one is made."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, ClassVar, Final, Literal, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
 from engine.batching import Statistics
+
+UPSTREAM_KEYS: Final = ("*_API_KEY",)
+"""The environment variables that upstreams' keys may be in, unless an operator says otherwise."""
 
 LoadFailure: TypeAlias = Literal["artifact", "digest", "runtime", "memory", "timeout"]
 """As in the event VersionLoadFailed."""
@@ -84,6 +87,8 @@ class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The largest request and the largest answer, encoded."""
     python_close_seconds: float = 2.0
     """Grace of such a process at closing, before it is killed."""
+    upstream_keys: tuple[str, ...] = UPSTREAM_KEYS
+    """Patterns of the environment variables that versions may name as their upstream's key."""
 
 
 class Runtime(Protocol):

@@ -8,12 +8,15 @@ async with Upstream(config, keys=Keys(os.environ), random=Random()) as upstream:
 ```
 
 `upstream` holds the promises, `errors` all that can go wrong. Pure: `calls` `answers` `sse`
-`chunks` `refusals` `retrying` `breaker` `keys`; sockets: `wire` `attempt` `stream` `health`.
+`chunks` `refusals` `retrying` `breaker` `keys` `asking`; sockets: `wire` `attempt` `stream`
+`health`. `client` speaks of upstreams as nodes and gateways do of any version, `runtime` is one
+that a node has loaded.
 """
 
-from engine.runtimes.upstream.answers import Answer, Choice, Chunk, Delta, Usage
+from engine.runtimes.upstream.answers import Answer, Choice, Chunk, Delta
 from engine.runtimes.upstream.breaker import BreakerLimits
-from engine.runtimes.upstream.calls import Call, Kind
+from engine.runtimes.upstream.calls import Call
+from engine.runtimes.upstream.client import Client
 from engine.runtimes.upstream.config import UpstreamConfig
 from engine.runtimes.upstream.errors import (
     BrokenOff,
@@ -36,6 +39,7 @@ from engine.runtimes.upstream.errors import (
 )
 from engine.runtimes.upstream.health import Health, Watch
 from engine.runtimes.upstream.keys import Keys
+from engine.runtimes.upstream.runtime import UpstreamRuntime
 from engine.runtimes.upstream.stream import Stream
 from engine.runtimes.upstream.upstream import Statistics, Upstream
 
@@ -49,6 +53,7 @@ __all__ = [
     "Choice",
     "Chunk",
     "CircuitOpen",
+    "Client",
     "Closed",
     "Delta",
     "HalfAnswered",
@@ -56,7 +61,6 @@ __all__ = [
     "Invalid",
     "KeyUnavailable",
     "Keys",
-    "Kind",
     "Malformed",
     "NotAnswered",
     "NotCalled",
@@ -70,6 +74,6 @@ __all__ = [
     "Upstream",
     "UpstreamConfig",
     "UpstreamFailed",
-    "Usage",
+    "UpstreamRuntime",
     "Watch",
 ]

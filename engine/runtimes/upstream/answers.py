@@ -12,20 +12,12 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from engine.runtimes.upstream.calls import Kind
+from engine.runtimes.documents import ENVELOPE, Kind, Usage
 from engine.runtimes.upstream.errors import BrokenOff, Malformed
 
 STREAM_END: Final = b"[DONE]"
 
 Document = TypeVar("Document")
-
-
-class Usage(msgspec.Struct, frozen=True, gc=False):
-    """Tokens, as the upstream counts them."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    total_tokens: int = 0
 
 
 class Delta(msgspec.Struct, frozen=True):
@@ -121,6 +113,7 @@ class _Embeddings(msgspec.Struct, frozen=True, gc=False):
         return not self.data or any(bytes(one.embedding)[0] not in b'["' for one in self.data)
 
 
+_decode_document = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_chunk = msgspec.json.Decoder(_ChunkBody).decode
 _DOCUMENTS: Final = {
     "chat": msgspec.json.Decoder[_Chat | _Completion | _Embeddings](_Chat),
@@ -145,6 +138,15 @@ def chunk_of(data: bytes) -> Chunk:
     if body.choices is None:
         raise Malformed("a chunk of the upstream's stream has no choices")
     return Chunk(data=data, choices=body.choices, usage=body.usage)
+
+
+def document_in(data: bytes) -> dict[str, Any]:
+    """What a checked answer or chunk says, without the members that belong to who was asked.
+    Raises Malformed for what no check had to look at: numbers that no machine holds."""
+    document: dict[str, Any] = _checked(_decode_document, data, "the upstream's answer")
+    for member in ENVELOPE:
+        document.pop(member, None)
+    return document
 
 
 def _checked(decode: Callable[[bytes], Document], data: bytes, what: str) -> Document:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
 import msgspec
 
+from engine.runtimes.documents import Kind
 from engine.runtimes.upstream.config import UpstreamConfig
-
-Kind: TypeAlias = Literal["chat", "text", "embeddings"]
 
 PATHS: Final[Mapping[Kind, str]] = {
     "chat": "chat/completions",
@@ -32,6 +31,9 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """Sent as `X-Request-Id`, so that both sides' logs can be joined."""
     timeout_s: float | None = None
     """What is left to the caller, when it is less than the version's own `timeout_s`."""
+    patience_s: float | None = None
+    """How long the caller waits for a stream to begin, and from each piece to the next, when it is
+    less than the version may take."""
 
 
 def whole_payload(call: Call, config: UpstreamConfig) -> bytes:

@@ -110,6 +110,8 @@ class Invalid(Refused):
     """It refused the request itself: the same request would be refused again."""
 
     code = "invalid"
+    field: str = "inputs"
+    """The member of the request that it named, if it did."""
 
 
 class NotCalled(UpstreamFailed):

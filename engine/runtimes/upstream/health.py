@@ -68,10 +68,12 @@ class Watch:
         *,
         random: Random,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        on_change: Callable[[Health], None] | None = None,
     ) -> None:
         self._probe = probe
         self._random = random
         self._sleep = sleep
+        self._on_change = on_change
         self._failures = 0
         self.health = UNKNOWN
 
@@ -85,4 +87,6 @@ class Watch:
         """A probe's finding."""
         self._failures = 0 if found.is_healthy else self._failures + 1
         if found.is_healthy or self._failures >= FAILURES_TO_UNHEALTHY or self.health is UNKNOWN:
-            self.health = found
+            before, self.health = self.health, found
+            if self._on_change is not None and before.is_healthy is not found.is_healthy:
+                self._on_change(found)

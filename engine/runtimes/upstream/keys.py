@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Final
 
+from engine.runtimes.runtime import UPSTREAM_KEYS
 from engine.runtimes.upstream.errors import KeyUnavailable
-
-ALLOWED: Final = ("*_API_KEY",)
 
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,4096}")
 
@@ -22,7 +21,9 @@ _KEY: Final = re.compile(r"[\x21-\x7e]{1,4096}")
 class Keys:
     """The keys that versions may refer to, out of `environment`."""
 
-    def __init__(self, environment: Mapping[str, str], *, allowed: Sequence[str] = ALLOWED) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], *, allowed: Sequence[str] = UPSTREAM_KEYS
+    ) -> None:
         self._environment = environment
         self._allowed = tuple(allowed)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from contextlib import suppress
-from typing import TypeVar
+from math import inf
+from typing import NamedTuple, TypeVar
 
 from engine.runtimes.upstream.config import UpstreamConfig
 from engine.runtimes.upstream.errors import CallerTimedOut, Closed, Phase, TimedOut, UpstreamFailed
@@ -13,43 +14,59 @@ from engine.runtimes.upstream.errors import CallerTimedOut, Closed, Phase, Timed
 T = TypeVar("T")
 
 
+class _Due(NamedTuple):
+    """When a wait is over, and what is raised then."""
+
+    at: float
+    failure: type[TimedOut]
+    phase: Phase
+    limit_s: float
+
+
 class Phases:
     """Of one call; begins when it is made. To be made in a running event loop."""
 
-    def __init__(self, config: UpstreamConfig, *, timeout_s: float | None) -> None:
-        self._config = config
+    def __init__(
+        self, config: UpstreamConfig, *, timeout_s: float | None, patience_s: float | None = None
+    ) -> None:
         self._clock = asyncio.get_running_loop().time
-        self._is_callers = timeout_s is not None and timeout_s < config.timeout_s
-        self._total_s = min(config.timeout_s, timeout_s or config.timeout_s)
-        self._ends = self._clock() + self._total_s
-        self._first_byte_ends = self._ends
+        now = self._clock()
+        total_s, total = _shorter(config.timeout_s, timeout_s)
+        self._chunk_s, self._chunk = _shorter(config.chunk_timeout_s, patience_s)
+        self._total = _Due(now + total_s, total, "total", total_s)
+        self._patience = _Due(
+            now + (patience_s or inf), CallerTimedOut, "first byte", patience_s or inf
+        )
+        self._first_byte_s = config.first_byte_timeout_s
+        self._first_byte = self._total
         self._waiting: asyncio.Timeout | None = None
         self._is_cut_off = False
 
     @property
     def left_s(self) -> float:
         """Until the call is over, in any case."""
-        return self._ends - self._clock()
+        return self._total.at - self._clock()
 
     def begin_attempt(self) -> None:
-        self._first_byte_ends = self._clock() + self._config.first_byte_timeout_s
+        limit_s = self._first_byte_s
+        own = _Due(self._clock() + limit_s, TimedOut, "first byte", limit_s)
+        self._first_byte = min(own, self._patience, key=_at)
 
     def cut_off(self) -> None:
         """Ends what is waited for, now and later, with Closed."""
         self._is_cut_off = True
-        self._ends = self._clock()
+        self._total = self._total._replace(at=self._clock())
         if self._waiting is not None and not self._waiting.expired():
             self._waiting.reschedule(self._clock())
 
     async def first_byte(self, waiting: Awaitable[T]) -> T:
         """Waits until the attempt's first byte is due. Raises TimedOut."""
-        limit_s = self._config.first_byte_timeout_s
-        return await self._until(self._first_byte_ends, "first byte", limit_s, waiting)
+        return await self._until(self._first_byte, waiting)
 
     async def next_piece(self, waiting: Awaitable[T]) -> T:
         """Raises TimedOut."""
-        limit_s = self._config.chunk_timeout_s
-        return await self._until(self._clock() + limit_s, "between chunks", limit_s, waiting)
+        at = self._clock() + self._chunk_s
+        return await self._until(_Due(at, self._chunk, "between chunks", self._chunk_s), waiting)
 
     async def if_soon(self, waiting: Awaitable[T], seconds: float) -> T | None:
         """For what is good to have: None when it is late or fails."""
@@ -58,16 +75,26 @@ class Phases:
                 return await waiting
         return None
 
-    async def _until(self, ends: float, phase: Phase, limit_s: float, waiting: Awaitable[T]) -> T:
+    async def _until(self, due: _Due, waiting: Awaitable[T]) -> T:
+        if self._total.at <= due.at:
+            due = self._total
         try:
-            async with asyncio.timeout_at(min(ends, self._ends)) as self._waiting:
+            async with asyncio.timeout_at(due.at) as self._waiting:
                 return await waiting
         except TimeoutError:
-            failure = TimedOut(phase, limit_s) if ends < self._ends else self._total()
+            pass
         finally:
             self._waiting = None
         # Raised here, where no error of the client library becomes its context.
-        raise Closed() if self._is_cut_off else failure
+        raise Closed() if self._is_cut_off else due.failure(due.phase, due.limit_s)
 
-    def _total(self) -> TimedOut:
-        return (CallerTimedOut if self._is_callers else TimedOut)("total", self._total_s)
+
+def _shorter(own_s: float, callers_s: float | None) -> tuple[float, type[TimedOut]]:
+    """The shorter of two limits, and what it means when it has passed."""
+    if callers_s is not None and callers_s < own_s:
+        return callers_s, CallerTimedOut
+    return own_s, TimedOut
+
+
+def _at(due: _Due) -> float:
+    return due.at

@@ -27,7 +27,8 @@ from typing import TypeVar
 
 import msgspec
 
-from engine.runtimes.upstream.answers import Answer, Usage, whole_usage
+from engine.runtimes.documents import Usage
+from engine.runtimes.upstream.answers import Answer, whole_usage
 from engine.runtimes.upstream.attempt import Attempts
 from engine.runtimes.upstream.breaker import BREAKER_LIMITS, Breaker, BreakerLimits, Permit, State
 from engine.runtimes.upstream.calls import Call
@@ -171,7 +172,7 @@ class Upstream:
                 raise Closed()
             if len(self._in_flight) >= self._config.in_flight_max:
                 raise Overloaded(self._config.in_flight_max)
-            phases = Phases(self._config, timeout_s=call.timeout_s)
+            phases = Phases(self._config, timeout_s=call.timeout_s, patience_s=call.patience_s)
             self._in_flight.add(phases)
             try:
                 yield phases
