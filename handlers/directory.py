@@ -15,7 +15,7 @@ from engine.decisions.model import Model
 from engine.routing import Decision, KeyNotUsed, Table, explain_key
 from events import Position
 from events.catalogue.nodes import VersionRef
-from handlers.http.directory import Evaluation, IndexEntry, ServedEndpoint
+from handlers.http.directory import Evaluation, IndexEntry, ServedEndpoint, ServedModel
 from handlers.routes import LoadFailure, Route
 from handlers.routing import Routing
 from projections import StalePosition
@@ -46,9 +46,7 @@ class Directory:
     def evaluate_all(
         self, tenant: str, *, key: str, attributes: Mapping[str, str]
     ) -> Sequence[Evaluation]:
-        names = sorted(name for owner, name in self._routing.routes if owner == tenant)
-        routes = (self._routing.routes[tenant, name] for name in names)
-        return [self._evaluated(route, key, attributes) for route in routes]
+        return [self._evaluated(route, key, attributes) for route in self._routes(tenant)]
 
     def endpoint(self, tenant: str, endpoint: str) -> ServedEndpoint | None:
         route = self._routing.routes.get((tenant, endpoint))
@@ -66,6 +64,13 @@ class Directory:
             resident=self._routing.resident(tenant, state.model),
         )
 
+    def model(self, tenant: str, endpoint: str) -> ServedModel | None:
+        route = self._routing.routes.get((tenant, endpoint))
+        return None if route is None else _model(route)
+
+    def models(self, tenant: str) -> Sequence[ServedModel]:
+        return [_model(route) for route in self._routes(tenant)]
+
     def index(self, tenant: str) -> Sequence[IndexEntry]:
         names = sorted(name for owner, name in self._routing.models if owner == tenant)
         return [
@@ -74,6 +79,11 @@ class Directory:
             for model in [self._routing.models[tenant, name]]
             for version in sorted(model.versions)
         ]
+
+    def _routes(self, tenant: str) -> list[Route]:
+        """Those of the tenant, by name."""
+        names = sorted(name for owner, name in self._routing.routes if owner == tenant)
+        return [self._routing.routes[tenant, name] for name in names]
 
     def _evaluated(self, route: Route, key: str, attributes: Mapping[str, str]) -> Evaluation:
         decision = self._decision(route.table, key, attributes)
@@ -117,6 +127,10 @@ class Directory:
             if failed == ref and self._routing.nodes[node_id].serves
         )
         return max(failures, key=lambda failure: failure.position, default=None)
+
+
+def _model(route: Route) -> ServedModel:
+    return ServedModel(name=route.entity.id, created_s=route.created_s)
 
 
 def _taking(table: Table) -> frozenset[str]:

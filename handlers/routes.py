@@ -24,6 +24,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     """Where the pending swap was requested; 0 without one."""
     pins: frozenset[VersionRef]
     """What must be resident for it."""
+    created_s: int
+    """When, in seconds since 1970; 0 if a snapshot did not tell."""
 
 
 class LoadFailure(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +43,7 @@ class SavedRoute(msgspec.Struct, frozen=True, kw_only=True):
     state: endpoint.Endpoint
     table_position: Position
     swap_position: Position
+    created_s: int = 0
 
 
 class SavedNode(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +84,7 @@ def route_after(recorded: Recorded, state: endpoint.Endpoint, before: Route | No
         table=table,
         swap_position=_swap_position(recorded, state, before),
         pins=_pins(recorded.entity, state),
+        created_s=int(recorded.time.timestamp()) if before is None else before.created_s,
     )
 
 
@@ -95,6 +99,7 @@ def saved_route(route: Route) -> SavedRoute:
         state=route.state,
         table_position=route.table.position,
         swap_position=route.swap_position,
+        created_s=route.created_s,
     )
 
 
@@ -106,6 +111,7 @@ def restored_route(saved: SavedRoute) -> Route:
         table=_table(saved.entity, saved.state, saved.table_position),
         swap_position=saved.swap_position,
         pins=_pins(saved.entity, saved.state),
+        created_s=saved.created_s,
     )
 
 

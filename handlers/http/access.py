@@ -36,7 +36,8 @@ def needs(access: Access, **options: Any) -> dict[str, Any]:
     """Keyword arguments for a route decorator: a key must hold this scope, or `admin`.
 
     Options: `also`, a second status the route answers with; `stored=False`, the body reaches no
-    event; `answers`, the answer's own headers where they are not those of its scope.
+    event; `answers`, the answer's own headers where they are not those of its scope; `streams`, it
+    can also be Server-Sent Events.
     """
     return {"opt": {_OPTION: access, **options}}
 

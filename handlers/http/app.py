@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-from litestar import Litestar, Router
+from litestar import Litestar, Request, Response, Router
 from litestar.datastructures import State
 from litestar.handlers.http_handlers.base import HTTPRouteHandler
 from litestar.middleware import DefineMiddleware
@@ -34,9 +34,12 @@ from handlers.http.asyncapi import asyncapi_document
 from handlers.http.call import Call
 from handlers.http.front import FRONT, Document, Front, Limits, Services
 from handlers.http.gate import Gate
+from handlers.http.leaving import ClientLeft, answer_left
 from handlers.http.limiting import Limiter
 from handlers.http.lingering import Lingering
 from handlers.http.metering import HttpMetrics, Metered
+from handlers.http.openai import routes as openai
+from handlers.http.openai.errors import answer_error as answer_openai_error
 from handlers.http.openapi import openapi_document
 from handlers.http.own_writes import OwnWrites
 from handlers.http.problems import answer_error
@@ -44,6 +47,7 @@ from handlers.http.streams import Streams
 
 API: Final = "/api/v1"
 OF_TENANT: Final = "/api/v1/tenants/{tenant:str}"
+OPENAI: Final = "/v1"
 
 CONTROL: Final = (
     *models.HANDLERS,
@@ -100,7 +104,7 @@ def _litestar(front: Front) -> Litestar:
     return Litestar(
         route_handlers=_routers(front.limits),
         middleware=[gate],
-        exception_handlers={Exception: answer_error},
+        exception_handlers={ClientLeft: answer_left, Exception: _answer_error},
         request_class=Call,
         request_max_body_size=front.limits.control_body_bytes_max,
         state=State({FRONT: front}),
@@ -119,10 +123,23 @@ def _routers(limits: Limits) -> list[Any]:
     ]
 
 
+def _answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Also where no route is, in the form of those beside it."""
+    if request.url.path.startswith(f"{OPENAI}/"):
+        return answer_openai_error(request, error)
+    return answer_error(request, error)
+
+
 def _open_interfaces(limits: Limits) -> list[Router]:
     """Protocols of others, within the key's tenant, with errors as their clients read them."""
     protocol = inference_protocol.answer_error
     return [
+        Router(
+            OPENAI,
+            route_handlers=openai.HANDLERS,
+            request_max_body_size=limits.inference_body_bytes_max,
+            exception_handlers={Exception: answer_openai_error},
+        ),
         Router(
             "/v2",
             route_handlers=inference_protocol.HANDLERS,

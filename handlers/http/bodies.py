@@ -42,12 +42,20 @@ def decode(body: bytes, type_: Any) -> Any:
         raise invalid({"body": "nested too deeply"}) from None
 
 
+def convert(value: Any, type_: Any) -> Any:
+    """A decoded value as one of `type_`. Raises Rejected (`invalid`, with fields)."""
+    try:
+        return msgspec.convert(value, type_)
+    except msgspec.ValidationError as error:
+        raise invalid(_fields(str(error))) from None
+
+
 def check_storable(body: bytes) -> None:
     """Refuse what JSON allows and other readers of an event could not take. Raises Rejected."""
     if b"\\u0000" in body and _NUL.search(body):
         raise invalid({"body": "holds the character U+0000"})
-    if body.count(b"{") + body.count(b"[") > NESTING_LEVELS_MAX:
-        _check_nesting(body)
+    if _brackets(body) > NESTING_LEVELS_MAX:
+        check_nesting(body, decode(body, Any))
 
 
 def check_integers(body: bytes) -> None:
@@ -74,8 +82,12 @@ def _once(members: list[tuple[str, Any]]) -> None:
         seen.add(name)
 
 
-def _check_nesting(body: bytes) -> None:
-    level: list[Any] = [decode(body, Any)]
+def check_nesting(body: bytes, decoded: Any) -> None:
+    """Refuse a body deeper than NESTING_LEVELS_MAX, which is free when it is short of brackets.
+    Raises Rejected."""
+    if _brackets(body) <= NESTING_LEVELS_MAX:
+        return
+    level: list[Any] = [decoded]
     for _ in range(NESTING_LEVELS_MAX + 1):
         level = [child for value in level for child in _children(value)]
         if not level:
@@ -85,6 +97,11 @@ def _check_nesting(body: bytes) -> None:
         f"body: nested deeper than {NESTING_LEVELS_MAX} levels",
         fields={"body": f"nested deeper than {NESTING_LEVELS_MAX} levels"},
     )
+
+
+def _brackets(body: bytes) -> int:
+    """At least as many as it has levels."""
+    return body.count(b"{") + body.count(b"[")
 
 
 def _children(value: Any) -> list[Any]:

@@ -45,6 +45,14 @@ class ServedEndpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Of the model, those that some node can serve."""
 
 
+class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """An endpoint as a model of OpenAI's protocol."""
+
+    name: str
+    created_s: int
+    """Seconds since 1970; 0 if that is not known."""
+
+
 class IndexEntry(msgspec.Struct, frozen=True, kw_only=True):
     """A registered version, as the repository index shows it."""
 
@@ -74,6 +82,12 @@ class Directory(Protocol):
         ...
 
     def endpoint(self, tenant: str, endpoint: str) -> ServedEndpoint | None: ...
+
+    def model(self, tenant: str, endpoint: str) -> ServedModel | None: ...
+
+    def models(self, tenant: str) -> Sequence[ServedModel]:
+        """Every endpoint of the tenant, by name."""
+        ...
 
     def index(self, tenant: str) -> Sequence[IndexEntry]:
         """Every registered version of the tenant's models, by model and registration."""

@@ -12,8 +12,9 @@ from litestar.params import JSONBody
 
 from handlers.http.access import needs
 from handlers.http.call import POSITION_HEADER, Call
+from handlers.http.leaving import ClientLeft, WhileThere
 from handlers.http.parameters import Name
-from handlers.http.ports import Inference
+from handlers.http.ports import Inference, StreamedInference
 from handlers.http.problems import VERSION_HEADER
 
 INFERENCE_HEADERS: Final = (
@@ -25,6 +26,10 @@ INFERENCE_HEADERS: Final = (
     "Switchback-Overhead-Ms",
     "Switchback-Attempts",
 )
+
+
+LEFT: Final = "left"
+"""Counted in the place of a problem code: the client did not wait."""
 
 
 class Infer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -67,10 +72,15 @@ async def infer(request: Call, endpoint: Name, data: JSONBody[Infer]) -> Respons
 
 
 async def metered(request: Call, endpoint: str, asked: Awaitable[Inference]) -> Inference:
-    """The answer to what was asked, counted; so are failures, which are raised."""
+    """The answer to what was asked, counted; so are failures, which are raised. When the client
+    leaves what was asked is cancelled. Raises ClientLeft."""
     metrics = request.front.metrics
     try:
-        inference = await asked
+        async with WhileThere(request.receive):
+            inference = await asked
+    except ClientLeft:
+        metrics.inference_failed(request.tenant, endpoint, "", LEFT)
+        raise
     except Exception as error:
         code, version = getattr(error, "code", "internal"), getattr(error, "version", "")
         metrics.inference_failed(request.tenant, endpoint, version, code)
@@ -79,7 +89,7 @@ async def metered(request: Call, endpoint: str, asked: Awaitable[Inference]) -> 
     return inference
 
 
-def inference_headers(inference: Inference) -> dict[str, str]:
+def inference_headers(inference: Inference | StreamedInference) -> dict[str, str]:
     """The headers of INFERENCE_HEADERS."""
     values = (
         inference.request_id,

@@ -21,7 +21,13 @@ from handlers.http.access import needs
 from handlers.http.call import Call
 from handlers.http.directory import ServedEndpoint
 from handlers.http.inference import inference_headers, metered
-from handlers.http.parameters import Name, VersionName, attributes
+from handlers.http.parameters import (
+    ATTRIBUTES_HEADER,
+    KEY_HEADER,
+    Name,
+    VersionName,
+    attributes,
+)
 from handlers.http.ports import Inference
 from handlers.http.problems import Rejected, invalid, not_found, problem_response
 from handlers.http.tensor_bodies import (
@@ -34,8 +40,6 @@ from handlers.http.tensor_bodies import (
     inputs_of,
 )
 
-KEY_HEADER: Final = "Switchback-Key"
-ATTRIBUTES_HEADER: Final = "Switchback-Attributes"
 EXTENSIONS: Final = ("binary_tensor_data", "model_repository")
 
 

@@ -80,6 +80,8 @@ def _complete(operation: dict[str, Any], path: str, method: str, handler: HTTPRo
     if "also" in handler.opt:
         also = handler.opt["also"]
         responses[str(also)] = success if also != 304 else {"description": "Unchanged"}
+    if handler.opt.get("streams"):
+        success["content"]["text/event-stream"] = {"schema": {"type": "string"}}
     if access == "public":
         operation["security"] = []
         responses.pop("400", None)

@@ -37,6 +37,12 @@ Moment: TypeAlias = Annotated[
 ]
 
 LIMIT_DEFAULT: Final = 100
+KEY_HEADER: Final = "Switchback-Key"
+"""The routing key of an inference request whose body has no place for it, or names none."""
+ATTRIBUTES_HEADER: Final = "Switchback-Attributes"
+ATTRIBUTES_MAX: Final = 64
+"""In one header."""
+ATTRIBUTES_CHARS_MAX: Final = 16 * 1024
 _AwareTime: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
@@ -54,10 +60,14 @@ def attributes(text: str | None) -> dict[str, str]:
     """Request attributes as a JSON object of strings. Raises Rejected."""
     if text is None:
         return {}
+    if len(text) > ATTRIBUTES_CHARS_MAX:
+        raise invalid({"attributes": f"longer than {ATTRIBUTES_CHARS_MAX} characters"})
     try:
         found: dict[str, str] = decode(text.encode("utf-8", "replace"), dict[str, str])
     except Rejected as error:
         raise invalid({"attributes": f"not a JSON object of strings: {error}"}) from None
+    if len(found) > ATTRIBUTES_MAX:
+        raise invalid({"attributes": f"more than {ATTRIBUTES_MAX}"})
     return found
 
 

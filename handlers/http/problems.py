@@ -109,7 +109,7 @@ def answer_error(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]
 
 
 def problem_response(
-    error: Exception, members: Callable[[Problem], Mapping[str, str]] = lambda _: {}
+    error: Exception, members: Callable[[Problem], Mapping[str, Any]] = lambda _: {}
 ) -> Response[bytes]:
     """The document as an answer, with the `members` that clients of another protocol look for."""
     problem, headers = problem_of(error)
