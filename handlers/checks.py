@@ -14,11 +14,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-import msgspec
 import structlog
 
 from engine.agreement import Function
-from handlers.threads import FunctionFailed, Threads
+from handlers.threads import FunctionFailed, Threads, own
 from handlers.traffic.passages import Checking, Passage
 
 _log = structlog.get_logger(__name__)
@@ -89,12 +88,7 @@ class Checks:
         function = self._functions.get(name)
         if function is None:
             raise FunctionFailed("no such function here")
-        said = function(_own(inputs), _own(outputs))
+        said = function(own(inputs), own(outputs))
         if not isinstance(said, bool):
             raise FunctionFailed(f"returned {type(said).__name__}, not a bool")
         return said
-
-
-def _own(value: Any) -> Any:
-    """A copy, for a function to do with what it likes."""
-    return msgspec.msgpack.decode(msgspec.msgpack.encode(value))

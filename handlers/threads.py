@@ -11,13 +11,15 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from threading import Thread
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+import msgspec
 
 _T = TypeVar("_T")
 
 
 class FunctionFailed(Exception):
-    """The function said nothing: it raised, hung, gave no bool, or no thread was to be had."""
+    """The function said nothing: it raised (the cause), hung, or no thread was to be had."""
 
 
 class Threads:
@@ -71,7 +73,9 @@ class Threads:
         elif isinstance(said, FunctionFailed):
             outcome.set_exception(said)
         else:
-            outcome.set_exception(FunctionFailed(f"{type(said).__name__}: {said}"))
+            failure = FunctionFailed(f"{type(said).__name__}: {said}")
+            failure.__cause__ = said
+            outcome.set_exception(failure)
 
 
 class _Returned(Generic[_T]):
@@ -79,3 +83,9 @@ class _Returned(Generic[_T]):
 
     def __init__(self, value: _T) -> None:
         self.value = value
+
+
+def own(value: Any) -> Any:
+    """A copy of what a version was given or has answered, for a function to do with what it likes.
+    Raises what msgspec raises for values that it cannot encode."""
+    return msgspec.msgpack.decode(msgspec.msgpack.encode(value))

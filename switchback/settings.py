@@ -10,9 +10,10 @@ import importlib
 import re
 import secrets
 from collections.abc import Callable, Mapping
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 import psutil
@@ -23,8 +24,11 @@ PREFIX: Final = "SWITCHBACK_"
 MIB: Final = 1024 * 1024
 SECRET_CHARS_MIN: Final = 32
 _COMPARE: Final = PREFIX + "COMPARE_FUNCTIONS"
+_CHECK: Final = PREFIX + "CHECK_FUNCTIONS"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _CALLABLE: Final = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*")
+
+Function: TypeAlias = Callable[[Any, Any], bool]
 
 
 class SettingInvalid(Exception):
@@ -71,6 +75,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     compare_functions: dict[str, str] = {}
     """What shadows may be compared by, `name=module:callable`, separated by commas: callables of
     two outputs, the answer that was returned and the shadow's, that return a bool."""
+    check_functions: dict[str, str] = {}
+    """What rollouts may check answers by, written likewise: callables of a request's inputs and the
+    outputs that answered it, that return whether the answer is good."""
     secret: str | None = None
     """What receipts are signed with and keys are derived from, the same for every gateway of one
     system, at least 32 characters; None makes one in the data directory."""
@@ -89,9 +96,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 raise SettingInvalid(
                     PREFIX + name.upper(), f"{value} is not within {low} and {high}"
                 )
-        for name, where in self.compare_functions.items():
-            if not _NAME.fullmatch(name) or not _CALLABLE.fullmatch(where):
-                raise SettingInvalid(_COMPARE, f"{name}={where} is not `name=module:callable`")
+        for variable, named in (
+            (_COMPARE, self.compare_functions),
+            (_CHECK, self.check_functions),
+        ):
+            for name, where in named.items():
+                if not _NAME.fullmatch(name) or not _CALLABLE.fullmatch(where):
+                    raise SettingInvalid(variable, f"{name}={where} is not `name=module:callable`")
         if self.secret is not None and len(self.secret) < SECRET_CHARS_MIN:
             raise SettingInvalid(PREFIX + "SECRET", f"shorter than {SECRET_CHARS_MIN} characters")
 
@@ -99,9 +110,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def all_artifact_roots(self) -> tuple[Path, ...]:
         return (self.data_dir / "artifacts", *self.artifact_roots)
 
-    def comparators(self) -> dict[str, Callable[[Any, Any], bool]]:
+    def comparators(self) -> dict[str, Function]:
         """The functions of `compare_functions`, imported. Raises SettingInvalid."""
-        return {name: _imported(name, where) for name, where in self.compare_functions.items()}
+        return _all_imported(_COMPARE, self.compare_functions)
+
+    def checks(self) -> dict[str, Function]:
+        """The functions of `check_functions`, imported. Raises SettingInvalid."""
+        return _all_imported(_CHECK, self.check_functions)
 
     def derive(self, purpose: str) -> bytes:
         """A key for one purpose, from the secret."""
@@ -154,35 +169,40 @@ _FOR_OTHERS: Final = frozenset({PREFIX + "URL", PREFIX + "KEY", PREFIX + "CITUS_
 """Read by the client and by the tests."""
 
 
-def _named(text: str) -> dict[str, str]:
+def _named(variable: str, text: str) -> dict[str, str]:
     """`name=where` for each part. Raises SettingInvalid."""
     named: dict[str, str] = {}
     for part in filter(None, map(str.strip, text.split(","))):
         name, _, where = part.partition("=")
         if name in named:
-            raise SettingInvalid(_COMPARE, f"{name} occurs twice")
+            raise SettingInvalid(variable, f"{name} occurs twice")
         named[name] = where
     return named
 
 
 _WRITTEN: Final[Mapping[str, Callable[[str], Any]]] = {
     "artifact_roots": lambda text: text.split(":"),
-    "compare_functions": _named,
+    "compare_functions": partial(_named, _COMPARE),
+    "check_functions": partial(_named, _CHECK),
 }
 """How settings that hold several values are read."""
 
 
-def _imported(name: str, where: str) -> Callable[[Any, Any], bool]:
+def _all_imported(variable: str, named: Mapping[str, str]) -> dict[str, Function]:
+    return {name: _imported(variable, name, where) for name, where in named.items()}
+
+
+def _imported(variable: str, name: str, where: str) -> Function:
     module, _, attribute = where.partition(":")
     try:
         found = attrgetter(attribute)(importlib.import_module(module))
     except Exception as error:  # whatever the module does while it is imported
         raise SettingInvalid(
-            _COMPARE, f"{name}={where}: {type(error).__name__}: {error}"
+            variable, f"{name}={where}: {type(error).__name__}: {error}"
         ) from error
     if not callable(found):
-        raise SettingInvalid(_COMPARE, f"{name}={where} cannot be called")
-    function: Callable[[Any, Any], bool] = found
+        raise SettingInvalid(variable, f"{name}={where} cannot be called")
+    function: Function = found
     return function
 
 

@@ -6,7 +6,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from engine.analysis.rates import interval, repeats
+from engine.analysis.rates import lower_bound, repeats, upper_bound
 from engine.analysis.sketches import count, count_above
 from events.catalogue.traffic import VersionWindow
 
@@ -21,12 +21,15 @@ class Count(msgspec.Struct, frozen=True):
     failures: int = 0
     failing_keys: int = 0
     """Keys that failed for the first time: independent of each other, as their requests are not."""
+    unknown: int = 0
+    """Beside the samples: of these it is not known whether they failed."""
 
     def __add__(self, other: Count) -> Count:
         return Count(
             self.samples + other.samples,
             self.failures + other.failures,
             self.failing_keys + other.failing_keys,
+            self.unknown + other.unknown,
         )
 
     @property
@@ -74,6 +77,21 @@ def slower_than(limit_ms: float) -> Metric:
     return slow
 
 
+def bad_answers(window: VersionWindow) -> Count:
+    """Answers that were checked, and those found bad; unknown are those the check failed on."""
+    checks = window.checks
+    if checks is None:
+        return Count(0, 0, window.units.bad)
+    return Count(checks.checked, checks.bad, window.units.bad, checks.failed)
+
+
 def rate_interval(counted: Count, *, weight: float, alpha: float) -> tuple[float, float]:
-    """Of an arm's rate, at level 1 - alpha, where `weight` samples say as much as one."""
-    return interval(counted.failures / weight, counted.samples / weight, alpha=alpha)
+    """Of an arm's rate, at level 1 - alpha, where `weight` samples say as much as one, and whatever
+    became of those that are unknown."""
+    failures, unknown = counted.failures / weight, counted.unknown / weight
+    samples = counted.samples / weight + unknown
+    half = alpha / 2.0
+    return (
+        lower_bound(failures, samples, alpha=half),
+        upper_bound(failures + unknown, samples, alpha=half),
+    )

@@ -20,7 +20,8 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from engine.analysis.counts import errors, slower_than, timeouts
+from engine.analysis.checked import AmongChecked
+from engine.analysis.counts import bad_answers, errors, slower_than, timeouts
 from engine.analysis.limits import Disagreement, LatencyRatio, RateLimit
 from engine.analysis.looking import NO_COPIES, NO_REQUESTS, Judged, Look, Observed, Outcome
 from engine.analysis.rate_metrics import RateMetric
@@ -119,6 +120,10 @@ def _metrics(analysis: Analysis) -> Iterator[Maker]:
             raise ValueError("metric latency needs max_latency_ms")
         slow = slower_than(analysis.max_latency_ms)
         yield lambda alpha: RateMetric("latency", slow, alpha=alpha, margin=margin)
+    if analysis.metric == "quality":
+        yield lambda alpha: RateMetric(
+            "quality", bad_answers, alpha=alpha, margin=margin, harm=AmongChecked()
+        )
 
 
 def _limits(analysis: Analysis) -> Iterator[Maker]:

@@ -1,15 +1,16 @@
-"""Failure-like metrics of a rollout: error rate, time-outs, latency over an objective.
+"""Failure-like metrics of a rollout: error rate, time-outs, latency over an objective, quality.
 
 Two questions, answered by different counts. *Is the candidate worse?* The arms of failing keys over
-all steps say it, at each key's share, whatever the rates do: `GatewayTests`. *Is it good enough
-to go on?* The rates of requests in the current step say it, where shares are constant, so that a
-drift of the rate cannot look like a difference: the interval of the difference lies below a margin.
+all steps say it, at each key's share, whatever the rates do: `GatewayTests`; of bad answers, the
+arms of those that were checked: `AmongChecked`. *Is it good enough to go on?* The rates of requests
+in the current step say it, where shares are constant, so that a drift of the rate cannot look like
+a difference: the interval of the difference lies below a margin.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Final
+from typing import Final, Protocol
 
 from engine.analysis.assignment import GatewayTests
 from engine.analysis.counts import NOTHING, Count, Metric, rate_interval
@@ -20,15 +21,61 @@ BASELINE_SAMPLES_MIN: Final = 100
 """With fewer in this step, the baseline's rate is taken from the latest step that had as many."""
 
 
+class Harm(Protocol):
+    """Evidence that the candidate is worse, valid at every look."""
+
+    @property
+    def worse(self) -> str:
+        """What it means when there is enough."""
+
+    @property
+    def e_value(self) -> float: ...
+
+    @property
+    def peak(self) -> float:
+        """The largest e-value so far."""
+
+    def observe(self, observed: Observed, baseline: Count, candidate: Count) -> None:
+        """A window, and what the metric counts of it."""
+
+
+class ByShare:
+    """The arms of failing keys, at the candidate's share of the traffic."""
+
+    worse = "more keys fail on the candidate than its share of the traffic explains"
+
+    def __init__(self) -> None:
+        self._tests = GatewayTests()
+
+    @property
+    def e_value(self) -> float:
+        return self._tests.e_value
+
+    @property
+    def peak(self) -> float:
+        return self._tests.peak
+
+    def observe(self, observed: Observed, baseline: Count, candidate: Count) -> None:
+        self._tests.observe(
+            observed.gateway,
+            observed.share,
+            in_baseline=baseline.failing_keys,
+            in_candidate=candidate.failing_keys,
+        )
+
+
 class RateMetric:
     """A rate, compared with the baseline's."""
 
-    def __init__(self, name: str, metric: Metric, *, alpha: float, margin: float) -> None:
+    def __init__(
+        self, name: str, metric: Metric, *, alpha: float, margin: float, harm: Harm | None = None
+    ) -> None:
+        """`harm`: what shows that the candidate is worse; ByShare unless said otherwise."""
         self._name = name
         self._metric = metric
         self._alpha = alpha
         self._margin = margin
-        self._harm = GatewayTests()
+        self._harm: Harm = ByShare() if harm is None else harm
         self._baseline: defaultdict[int, Count] = defaultdict(Count)
         self._candidate: defaultdict[int, Count] = defaultdict(Count)
         self._totals = (NOTHING, NOTHING)
@@ -38,12 +85,7 @@ class RateMetric:
         self._baseline[observed.step] += baseline
         self._candidate[observed.step] += candidate
         self._totals = (self._totals[0] + baseline, self._totals[1] + candidate)
-        self._harm.observe(
-            observed.gateway,
-            observed.share,
-            in_baseline=baseline.failing_keys,
-            in_candidate=candidate.failing_keys,
-        )
+        self._harm.observe(observed, baseline, candidate)
 
     def verdict(self, look: Look) -> Verdict:
         candidate = self._candidate.get(look.step, NOTHING)
@@ -70,7 +112,7 @@ class RateMetric:
 
     def _outcome(self, look: Look, candidate: Count, high: float) -> tuple[Outcome, str]:
         if self._alarmed:
-            return "fail", "more keys fail on the candidate than its share of the traffic explains"
+            return "fail", self._harm.worse
         if (reason := not_judged(look)) is not None:
             return "pass", reason
         if (reason := shortage(look, candidate.samples)) is not None:
@@ -78,7 +120,7 @@ class RateMetric:
         if high > self._margin:
             return "inconclusive", (
                 f"the candidate's rate may exceed the baseline's by {high:.2%};"
-                f" {self._margin:.2%} are allowed"
+                f" {self._margin:.2%} are allowed{_unknown(candidate)}"
             )
         return "pass", (
             f"the candidate's rate exceeds the baseline's by at most {high:.2%};"
@@ -99,3 +141,9 @@ class RateMetric:
         low_b, high_b = rate_interval(baseline, weight=of_baseline.repeats, alpha=half)
         low_c, high_c = rate_interval(candidate, weight=of_candidate.repeats, alpha=half)
         return low_c - high_b, high_c - low_b
+
+
+def _unknown(candidate: Count) -> str:
+    if not candidate.unknown:
+        return ""
+    return f"; of {candidate.unknown} of its answers it is not known whether they are bad"
