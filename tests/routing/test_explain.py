@@ -34,8 +34,15 @@ MEMBERS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def receipt(decision: Decision, now_ms: int) -> Receipt:
-    return receipt_for(decision, tenant="acme", endpoint="chat", now_ms=now_ms, request_id="r-1")
+def receipt(decision: Decision, now_ms: int, *, answered_by: str | None = None) -> Receipt:
+    return receipt_for(
+        decision,
+        tenant="acme",
+        endpoint="chat",
+        now_ms=now_ms,
+        request_id="r-1",
+        answered_by=answered_by,
+    )
 
 
 @given(
@@ -73,6 +80,63 @@ def test_a_receipt_that_tells_something_else_is_not_valid(change: dict[str, Any]
     told = receipt(decide_route(compiled, key, NOON, {"tier": "beta"}), NOON)
     assert explain_receipt(compiled, told).valid
     assert not explain_receipt(compiled, replace(told, **change)).valid
+
+
+FALLBACKS = {**MEMBERS, "fallback": ["1", "8"]}
+
+
+@given(
+    key=st.text(max_size=20),
+    fallback=st.lists(st.sampled_from("12348"), max_size=4, unique=True),
+    answered_by=st.sampled_from("123489"),
+)
+def test_a_receipt_is_valid_if_the_chosen_version_or_one_of_the_fallbacks_answered(
+    key: str, fallback: list[str], answered_by: str
+) -> None:
+    compiled = table(**{**MEMBERS, "fallback": fallback})
+    decision = decide_route(compiled, key, NOON, {"tier": "beta"})
+    told = receipt(decision, NOON, answered_by=answered_by)
+    explained = explain_receipt(compiled, told)
+    assert explained.decision == decision
+    assert explained.valid is (answered_by == decision.version or answered_by in fallback)
+    assert explained.answered_by == (answered_by if explained.valid else decision.version)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": "4"},
+        {"version": "2"},
+        {"version": "3"},
+        {"version": "3", "instead_of": "8"},
+        {"version": "8", "instead_of": None},
+        {"instead_of": "4"},
+        {"instead_of": "1"},
+        {"instead_of": "8"},
+        {"instead_of": ""},
+        {"bucket": -1},
+        {"position": 8},
+        {"rule": None},
+    ],
+)
+def test_a_fallback_that_did_not_stand_in_for_the_chosen_version_is_not_valid(
+    change: dict[str, Any],
+) -> None:
+    compiled = table(**FALLBACKS)
+    key = next(k for k in KEYS if decide_route(compiled, k, NOON, {"tier": "beta"}).version == "3")
+    decision = decide_route(compiled, key, NOON, {"tier": "beta"})
+    told = receipt(decision, NOON, answered_by="8")
+    assert explain_receipt(compiled, told).valid
+    explained = explain_receipt(compiled, replace(told, **change))
+    assert not explained.valid
+    assert explained.answered_by == explained.decision.version
+
+
+def test_fallbacks_of_another_policy_prove_nothing() -> None:
+    decision = decide_route(table(**FALLBACKS), "k", NOON, {})
+    told = receipt(decision, NOON, answered_by="8")
+    assert explain_receipt(table(**FALLBACKS), told).valid
+    assert not explain_receipt(table(**MEMBERS), told).valid
 
 
 def test_a_bucket_of_another_version_is_not_valid() -> None:

@@ -6,10 +6,21 @@ import json
 import subprocess
 import sys
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.routing import BUCKETS, bucket_of, compile_policy, decide_route, routing_key
+from engine.routing import (
+    BUCKETS,
+    Decision,
+    PolicyInvalid,
+    Table,
+    bucket_of,
+    compile_policy,
+    decide_route,
+    fallbacks,
+    routing_key,
+)
 from tests.routing.policies import KEYS, SALT, policy, table
 
 GOLDEN_SPLIT = {"1.0.0": 60, "2.0.0": 30, "3.0.0": 10}
@@ -86,3 +97,29 @@ json.dump([[d.version, d.bucket, list(d.shadow)] for d in decisions], sys.stdout
     compiled = table(split={"1": 5, "2": 3, "3": 2}, shadow=[{"version": "4", "fraction": 0.5}])
     ours = [decide_route(compiled, key, 0, {}) for key in KEYS[:500]]
     assert json.loads(theirs.stdout) == [[d.version, d.bucket, list(d.shadow)] for d in ours]
+
+
+def test_fallbacks_are_asked_in_the_order_of_the_policy_and_never_the_chosen_version() -> None:
+    compiled = table(split={"1": 1, "2": 1}, fallback=["3", "2", "1"])
+    asked = {d.version: fallbacks(compiled, d) for d in decisions(compiled)}
+    assert asked == {"1": ("3", "2"), "2": ("3", "1")}
+
+
+def test_without_fallbacks_nobody_else_is_asked() -> None:
+    compiled = table(split={"1": 1})
+    assert [fallbacks(compiled, decision) for decision in decisions(compiled)[:1]] == [()]
+
+
+def test_fallbacks_change_no_decision() -> None:
+    plain, backed = table(split=GOLDEN_SPLIT), table(split=GOLDEN_SPLIT, fallback=["9", "1.0.0"])
+    assert decisions(plain) == decisions(backed)
+
+
+def test_a_fallback_named_twice_cannot_be_compiled() -> None:
+    with pytest.raises(PolicyInvalid) as caught:
+        table(split={"1": 1}, fallback=["2", "3", "2"])
+    assert caught.value.field == "fallback[2]"
+
+
+def decisions(compiled: Table) -> list[Decision]:
+    return [decide_route(compiled, key, 0, {}) for key in KEYS[:200]]
