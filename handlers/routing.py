@@ -106,7 +106,7 @@ class Routing:
         return self._pins.keys()
 
     def routed(self) -> frozenset[VersionRef]:
-        """What takes traffic, or copies of it."""
+        """What takes traffic, or copies of it, or is a fallback."""
         return frozenset(
             ref_of(route, version)
             for route in self.routes.values()

@@ -40,7 +40,7 @@ class ServedEndpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Versions that take traffic."""
     versions: Mapping[str, str]
     """Those that may be asked for by name, with their runtimes: routed to, sent copies, a
-    rollback's, a swap's or a rollout's target."""
+    fallback, a rollback's, a swap's or a rollout's target."""
     resident: frozenset[str]
     """Of the model, those that some node can serve."""
 

@@ -46,6 +46,9 @@ class Judgement:
     """How the candidate is judged; what is not given is as in the policy file, or the server's."""
 
     metric: Annotated[Metric | None, Parameter(help="Judged besides the error rate.")] = None
+    check: Annotated[
+        str | None, Parameter(help="Says of an answer whether it is good; for --metric quality.")
+    ] = None
     alpha: Annotated[_Float, Parameter(help="How often a good version may fail.")] = None
     margin: Annotated[_Float, Parameter(help="How much worse still passes.")] = None
     max_error_rate: Annotated[_Float, Parameter(help="Fail above it, 0 to 1.")] = None

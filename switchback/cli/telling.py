@@ -75,4 +75,5 @@ def _policy(policy: Policy) -> str:
     shares = [f"{version} {weight:g}" for version, weight in policy.split.items()]
     rules = [f"rule {rule.name}" for rule in policy.rules]
     shadows = [f"shadow {shadow.version}" for shadow in policy.shadow]
-    return ", ".join([*shares, *rules, *shadows])
+    fallbacks = [f"fallback {version}" for version in policy.fallback]
+    return ", ".join([*shares, *rules, *shadows, *fallbacks])

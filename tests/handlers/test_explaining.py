@@ -184,6 +184,47 @@ async def test_a_forged_receipt_is_recomputed_and_not_valid(world: World):
     assert (explained.version, explained.valid) == ("3.0.0", False)
 
 
+async def test_a_receipt_of_a_fallback_tells_who_answered_and_instead_of_whom(world: World):
+    await world.create("1.0.0")
+    await world.set_policy(Policy(split={"1.0.0": 1.0}, fallback=("2.0.0", "3.0.0")))
+    text = sign(receipt(world, version="3.0.0", instead_of="1.0.0"), SECRET)
+    await world.set_policy(Policy(split={"1.0.0": 1.0}))
+    explained = await asking(world).explain_receipt("acme", receipt=text)
+    assert (explained.version, explained.instead_of) == ("3.0.0", "1.0.0")
+    assert explained.valid is True
+    assert explained.event.type == "switchback.endpoint.policy_set.v1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "secret"),
+    [
+        ({"version": "3.0.0", "instead_of": "1.0.0"}, SECRET),
+        ({"version": "2.0.0", "instead_of": "3.0.0"}, SECRET),
+        ({"version": "2.0.0", "instead_of": "1.0.0"}, b"another secret"),
+    ],
+    ids=["no fallback", "not the chosen version", "forged"],
+)
+async def test_a_fallback_that_is_not_proved_is_not_told(
+    world: World, changes: dict[str, object], secret: bytes
+):
+    await world.create("1.0.0")
+    await world.set_policy(Policy(split={"1.0.0": 1.0}, fallback=("2.0.0",)))
+    text = sign(receipt(world, **changes), secret)
+    explained = await asking(world).explain_receipt("acme", receipt=text)
+    assert (explained.version, explained.instead_of) == ("1.0.0", None)
+    assert explained.valid is False
+
+
+async def test_an_endpoint_shows_its_fallbacks_as_they_were(world: World):
+    await world.create("1.0.0")
+    first = await world.set_policy(Policy(split={"1.0.0": 1.0}, fallback=("3.0.0", "2.0.0")))
+    await world.set_policy(Policy(split={"1.0.0": 1.0}))
+    questions = asking(world)
+    then = await questions.endpoint_at("acme", endpoint="chat", at=first)
+    now = await questions.endpoint_at("acme", endpoint="chat")
+    assert (then.policy.fallback, now.policy.fallback) == (("3.0.0", "2.0.0"), ())
+
+
 @pytest.mark.parametrize("time_ms", [-(2**63), -1, 0, 2**62, 2**64 - 1])
 async def test_a_forged_time_has_an_answer(world: World, time_ms: int):
     await world.create("1.0.0")
