@@ -207,6 +207,7 @@ class _Parts:
             judging=self.judging,
             runtimes=frozenset(available_runtimes(self.runtimes)),
             artifact_roots=self.runtimes.artifact_roots,
+            checks=frozenset(self.settings.check_functions),
             key_secret=lambda command_id: _key(key_secret, command_id),
             now=utc_now,
         )

@@ -33,6 +33,7 @@ class OperationsBase:
         judging: Judging,
         runtimes: frozenset[str],
         artifact_roots: tuple[Path, ...],
+        checks: frozenset[str],
         key_secret: Callable[[UUID], str],
         now: Callable[[], datetime],
     ) -> None:
@@ -44,6 +45,9 @@ class OperationsBase:
         self._judging = judging
         self._runtimes = runtimes
         self._artifact_roots = artifact_roots
+        self._checks = checks
+        """Functions that rollouts may check answers by: as all gateways are configured alike, those
+        of this one."""
         self._key_secret = key_secret
         """Command id -> the secret of the key it issues, so that a repeat shows the same one."""
         self._now = now

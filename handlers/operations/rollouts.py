@@ -140,6 +140,14 @@ class RolloutOperations(EndpointOperations):
         versions = {summary.version: summary for summary in report}
         return ShadowView(endpoint=endpoint, since_s=since_s, versions=versions)
 
+    def _check_is_known(self, analysis: Analysis) -> None:
+        """Raises InvalidRollout: a rollout whose answers nobody checks would never pass."""
+        if analysis.check is not None and analysis.check not in self._checks:
+            known = ", ".join(sorted(self._checks)) or "none"
+            raise endpoints.InvalidRollout(
+                {"analysis.check": f"no gateway knows {analysis.check}; known: {known}"}
+            )
+
     async def _windows(self, tenant: str, endpoint: str, since_s: float) -> list[WindowObserved]:
         found = self._judging.windows(tenant, endpoint, since_s=since_s)
         return [window async for window in found]

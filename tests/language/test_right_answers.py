@@ -1,4 +1,4 @@
-"""The check of answers about capitals: what it takes for right, for wrong, and what it lets pass."""
+"""The check of answers about capitals: what is right, what is wrong, and what it lets pass."""
 
 from __future__ import annotations
 
