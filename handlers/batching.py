@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Final
+from typing import ClassVar, Final, Protocol
 
 import msgspec
 import structlog
 
 from engine.batching import Statistics
 from engine.runtimes import Batching, Runtime, RuntimeFailed
+from events.bus import Bus
 from events.catalogue.nodes import VersionRef
+from events.errors import LogError
+from handlers.routing import Routing
 
 STATISTICS_SECONDS: Final = 1.0
 """For one version to answer."""
+REPLY_SECONDS: Final = 1.0
+"""For the way to a node and back."""
 
 _log = structlog.get_logger(__name__)
 
@@ -63,3 +68,53 @@ async def _statistics(ref: VersionRef, runtime: Batching) -> Statistics | None:
     except (RuntimeFailed, TimeoutError) as error:
         _log.warning("a version does not tell its statistics", version=str(ref), error=str(error))
         return None
+
+
+class NodeUnknown(Exception):
+    """No node of this id ever joined."""
+
+    code: ClassVar[str] = "not_found"
+
+    def __init__(self, node_id: str) -> None:
+        super().__init__(f"there is no node {node_id!r}")
+
+
+class NodeSilent(Exception):
+    """The node does not answer: it is lost, has left, or cannot be reached from here."""
+
+    code: ClassVar[str] = "unavailable"
+
+    def __init__(self, node_id: str) -> None:
+        super().__init__(f"node {node_id!r} does not answer")
+
+
+class Told(Protocol):
+    """A node of this process."""
+
+    @property
+    def node_id(self) -> str: ...
+
+    async def batching(self) -> BatchingReply: ...
+
+
+class Batchings:
+    """Asks any node; the one of this process without the bus."""
+
+    def __init__(self, *, routing: Routing, bus: Bus, here: Told | None) -> None:
+        self._routing = routing
+        self._bus = bus
+        self._here = here
+
+    async def of(self, node_id: str) -> BatchingReply:
+        """Raises NodeUnknown, NodeSilent."""
+        if self._here is not None and self._here.node_id == node_id:
+            return await self._here.batching()
+        if node_id not in self._routing.nodes:
+            raise NodeUnknown(node_id)
+        try:
+            reply = await self._bus.request(
+                batching_subject(node_id), b"", timeout_s=STATISTICS_SECONDS + REPLY_SECONDS
+            )
+        except LogError as error:
+            raise NodeSilent(node_id) from error
+        return msgspec.msgpack.decode(reply, type=BatchingReply)

@@ -31,6 +31,7 @@ from events.catalogue.nodes import VersionRef
 from events.errors import LeaseLost, RemoteFailure
 from events.event import SYSTEM_TENANT
 from events.leases import Leases
+from handlers.batching import BatchingReply, batching_of, batching_subject
 from handlers.commands import CommandHandler
 from handlers.loading import Loader
 from handlers.local import LocalExecutor
@@ -124,6 +125,10 @@ class NodeWorker:
         state = self._routing.nodes.get(self.node_id)
         return state is not None and state.status == "joined"
 
+    async def batching(self) -> BatchingReply:
+        """What the schedulers of the versions here say of themselves, in bounded time."""
+        return await batching_of(self._residency.runtimes)
+
     async def run(self) -> None:
         """Join and serve until cancelled; then leave cleanly."""
         controls = [
@@ -131,6 +136,7 @@ class NodeWorker:
             for subject, handle in (
                 (control_subject(self.node_id), self._handle_load),
                 (unload_subject(self.node_id), self._handle_unload),
+                (batching_subject(self.node_id), self._handle_batching),
             )
         ]
         try:
@@ -222,6 +228,9 @@ class NodeWorker:
         except LogError as error:
             raise RemoteFailure(subject, "unavailable", str(error)) from error
         return msgspec.msgpack.encode(UnloadReply(position=position))
+
+    async def _handle_batching(self, _subject: str, _payload: bytes) -> bytes:
+        return msgspec.msgpack.encode(await self.batching())
 
     async def _catch_up(self, subject: str, position: Position) -> None:
         try:

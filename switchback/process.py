@@ -23,6 +23,8 @@ from prometheus_client import CollectorRegistry
 
 from engine.runtimes import RuntimeSettings, available_runtimes
 from events.jetstream import JetStream
+from handlers.batching import Batchings
+from handlers.batching_metrics import BatchingMetrics
 from handlers.commands import CommandHandler
 from handlers.direct import Direct
 from handlers.directory import Directory
@@ -232,6 +234,8 @@ class _Parts:
         self.stack.push_async_callback(gateway.close)
         metrics = CollectorRegistry()
         metrics.register(TrafficMetrics(windows))
+        batching_metrics = BatchingMetrics(worker)
+        metrics.register(batching_metrics)
         services = Services(
             tenants=self.routing.keyring,
             operations=operations,
@@ -239,6 +243,7 @@ class _Parts:
             inferences=gateway,
             direct=Direct(routing=self.routing, executors=executors),
             directory=Directory(self.routing),
+            batchings=Batchings(routing=self.routing, bus=self.jetstream.bus, here=worker),
             readiness=Readiness(
                 log=self.jetstream.events,
                 routing=self.routing,
@@ -249,6 +254,7 @@ class _Parts:
             ),
             log=self.jetstream.events,
             metrics=metrics,
+            before_scrape=batching_metrics.refresh,
         )
         limits = Limits(
             inference_body_bytes_max=settings.inference_body_bytes_max,

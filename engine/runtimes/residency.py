@@ -113,6 +113,11 @@ class Residency:
             if entry.leaving is None
         }
 
+    @property
+    def runtimes(self) -> list[tuple[VersionRef, Runtime]]:
+        """Of all that are loaded, also those on their way out. Looking at one is no use of it."""
+        return [(entry.ref, entry.runtime) for entry in self._entries.values()]
+
     async def ensure(self, ref: VersionRef, registered: VersionRegistered) -> Loaded:
         """Load and warm the version if it is not resident. Raises LoadFailed.
 

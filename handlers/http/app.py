@@ -13,6 +13,7 @@ from litestar.middleware import DefineMiddleware
 from litestar.types import ASGIApp
 
 from handlers.http import (
+    batching,
     comparing,
     endpoints,
     events,
@@ -58,6 +59,7 @@ CONTROL: Final = (
     *comparing.HANDLERS,
     *explaining.HANDLERS,
     *nodes.HANDLERS,
+    *batching.HANDLERS,
     *events.HANDLERS,
     *tenants.HANDLERS,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from events import EventLog
 from handlers.http.directory import Directory, VersionInferences
 from handlers.http.metering import HttpMetrics
-from handlers.http.ports import Inferences, Operations, Readiness, Tenants
+from handlers.http.ports import Batchings, Inferences, Operations, Readiness, Tenants
 from handlers.http.streams import Streams
 from projections.queries import Queries
 
@@ -30,9 +30,12 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     inferences: Inferences
     direct: VersionInferences
     directory: Directory
+    batchings: Batchings
     readiness: Readiness
     log: EventLog
     metrics: CollectorRegistry
+    before_scrape: Callable[[], Awaitable[None]]
+    """Called, in bounded time, before the metrics are told."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):

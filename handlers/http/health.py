@@ -41,6 +41,7 @@ async def readyz(request: Call) -> Response[Ready]:
 @get("/metrics", media_type="text/plain", **needs("public"))
 async def metrics(request: Call) -> Response[bytes]:
     """Prometheus text format."""
+    await request.front.services.before_scrape()
     text = await asyncio.to_thread(generate_latest, request.front.services.metrics)
     return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 

@@ -18,6 +18,7 @@ from events.catalogue.endpoints import Policy, Severity
 from events.catalogue.models import Artifact, RuntimeName
 from events.catalogue.tenants import Quota, Scope
 from events.event import Metadata, Position
+from handlers.batching import BatchingReply
 from handlers.http.rollout_ports import RolloutOperations
 from handlers.http.views import (
     Applied,
@@ -298,6 +299,15 @@ class Inferences(Protocol):
     ) -> AbstractAsyncContextManager[StreamedInference]:
         """Entered when the first chunk has arrived; raises as `infer` until then. `deadline_s` is
         for the first chunk, and for each after the one before. Leaving it ends the work."""
+        ...
+
+
+class Batchings(Protocol):
+    """What schedulers say of themselves."""
+
+    async def of(self, node_id: str) -> BatchingReply:
+        """All versions of one node, whoever's they are. Raises exceptions whose `code` is
+        `not_found` for a node that never joined, `unavailable` for one that does not answer."""
         ...
 
 

@@ -12,6 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from events.memory import MemoryLog
+from handlers.batching_metrics import BatchingMetrics
 from handlers.http.metering import HttpMetrics
 from handlers.traffic import units
 from handlers.traffic.metrics import TrafficMetrics
@@ -115,9 +116,10 @@ async def test_keys_that_were_too_many_are_counted_by_version(monkeypatch: pytes
     assert rig.samples()[f'switchback_units_left_out_total{{{CHAT},version="1.0.0"}}'] == 3
 
 
-def test_every_metric_of_inference_is_documented():
+def test_every_metric_of_inference_and_of_batching_is_documented():
     registry = CollectorRegistry()
     registry.register(TrafficMetrics(Windows(gateway="g1", log=MemoryLog(), clock=Seconds())))
+    registry.register(BatchingMetrics(None))
     HttpMetrics(registry)
     families = {
         family.name + ("_total" if family.type == "counter" else "")

@@ -19,7 +19,14 @@ from handlers.http.server import HttpServer
 from handlers.http.streams import Streams
 from handlers.routing import Routing
 from projections.queries import Queries
-from tests.http.fakes import FakeInferences, FakeOperations, FakeQueries, FakeReadiness, FakeTenants
+from tests.http.fakes import (
+    FakeBatchings,
+    FakeInferences,
+    FakeOperations,
+    FakeQueries,
+    FakeReadiness,
+    FakeTenants,
+)
 
 INFERENCE_BODY_BYTES_MAX = 2 * 1024 * 1024
 
@@ -32,6 +39,7 @@ class House:
         self.tenants = FakeTenants()
         self.operations = FakeOperations(log, self.tenants)
         self.inferences = FakeInferences()
+        self.batchings = FakeBatchings()
         self.readiness = FakeReadiness()
         self.app = self._app()
         self.server = HttpServer(self.app.asgi, streams=self.app.streams)
@@ -47,9 +55,11 @@ class House:
             inferences=self.inferences,
             direct=Direct(routing=routing, executors=()),
             directory=Directory(routing),
+            batchings=self.batchings,
             readiness=self.readiness,
             log=self.log,
             metrics=CollectorRegistry(),
+            before_scrape=self.batchings.scraped,
         )
         return build_app(
             services,

@@ -27,6 +27,7 @@ from events.catalogue.models import AliasMoved, ModelRegistered, VersionRegister
 from events.catalogue.nodes import NodeDraining
 from events.catalogue.tenants import KeyIssued, KeyRevoked, Quota, QuotaSet, Scope, TenantCreated
 from events.codec import CloudEvent, cloud_event
+from handlers.batching import BatchingReply, NodeSilent, NodeUnknown
 from handlers.http.ports import At
 from handlers.http.views import (
     Applied,
@@ -536,6 +537,25 @@ class FakeInferences:
             self.waiting.set()
             await self.go_on.wait()
         return FakeInference(outputs=inputs, request_id=request["request_id"])
+
+
+class FakeBatchings:
+    """Nodes that say what a test wants; a node without a reply is silent."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, BatchingReply | None] = {}
+        self.scrapes = 0
+
+    async def of(self, node_id: str) -> BatchingReply:
+        if node_id not in self.nodes:
+            raise NodeUnknown(node_id)
+        reply = self.nodes[node_id]
+        if reply is None:
+            raise NodeSilent(node_id)
+        return reply
+
+    async def scraped(self) -> None:
+        self.scrapes += 1
 
 
 class FakeReadiness:

@@ -22,6 +22,7 @@ from handlers.routing import Routing
 from projections.queries import Queries
 from tests.http.conftest import House
 from tests.http.fakes import (
+    FakeBatchings,
     FakeInferences,
     FakeOperations,
     FakeQueries,
@@ -43,9 +44,11 @@ def _routes() -> list[Route]:
         inferences=FakeInferences(),
         direct=Direct(routing=routing, executors=()),
         directory=Directory(routing),
+        batchings=FakeBatchings(),
         readiness=FakeReadiness(),
         log=log,
         metrics=CollectorRegistry(),
+        before_scrape=FakeBatchings().scraped,
     )
     return route_table(build_app(services).litestar)
 

@@ -30,7 +30,7 @@ POST /endpoints/{e}/rollouts/{r}/promote · POST /endpoints/{e}/rollouts/{r}/pau
 POST /endpoints/{e}/rollouts/{r}/resume · POST /endpoints/{e}/rollouts/{r}/abort
 GET /endpoints/{e}/compare · GET /endpoints/{e}/shadow
 POST /endpoints/{e}/alerts · POST /endpoints/{e}/infer · GET /nodes · GET /nodes/{n}
-POST /nodes/{n}/drain · GET /events · GET /events/stream · POST /tenants
+GET /nodes/{n}/batching · POST /nodes/{n}/drain · GET /events · GET /events/stream · POST /tenants
 POST /tenants/{t}/keys · DELETE /tenants/{t}/keys/{id} · PUT /tenants/{t}/quota
 """
 
