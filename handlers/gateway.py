@@ -21,6 +21,7 @@ from engine.routing import Receipt, receipt_for, sign
 from engine.runtimes.documents import Assembly, usage_of
 from events import Position
 from handlers.attempts import Asked, Attempts, Served
+from handlers.checks import NO_CHECKS, Checks
 from handlers.comparators import NO_FUNCTIONS, Comparators
 from handlers.executions import Executor
 from handlers.routes import ref_of
@@ -56,6 +57,7 @@ class Gateway:
         windows: Windows,
         receipt_secret: bytes,
         comparators: Mapping[str, Function] = NO_FUNCTIONS,
+        checks: Mapping[str, Function] = NO_CHECKS,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`executors`: in order of preference, what is nearest first."""
@@ -63,6 +65,7 @@ class Gateway:
             routing=routing, executors=executors, windows=windows, clock=clock
         )
         self._secret = receipt_secret
+        self.checks = Checks(checks)
         self.shadows = Shadows(execute=self._attempts.execute, comparators=Comparators(comparators))
 
     async def infer(
@@ -136,7 +139,8 @@ class Gateway:
         )
         served = await self._attempts.serve(asked, self._attempts.begin)
         overhead_ms = _since(asked.began) - served.answer.runtime_ms
-        assembly = Assembly() if served.routed.decision.shadow else None
+        is_kept = served.passage.check is not None or served.routed.decision.shadow
+        assembly = Assembly() if is_kept else None
         chunks = Chunks(
             asked,
             served,
@@ -158,8 +162,9 @@ class Gateway:
             await chunks.close()
 
     async def close(self) -> None:
-        """Let mirrored requests go."""
+        """Let mirrored requests and checks go."""
         await self.shadows.close()
+        await self.checks.close()
 
     def _receipt(self, asked: Asked, served: Served[Any]) -> str:
         receipt: Receipt = receipt_for(
@@ -173,7 +178,8 @@ class Gateway:
         return sign(receipt, self._secret)
 
     def _answered(self, asked: Asked, served: Served[Any], outputs: Any) -> None:
-        """The client has its answer; now for those who are to compare theirs with it."""
+        """The client has its answer; now for those who judge it or compare theirs with it."""
+        self.checks.check(served.passage, inputs=asked.inputs, outputs=outputs)
         route, decision = served.routed.route, served.routed.decision
         if not decision.shadow:
             return

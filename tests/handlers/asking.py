@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from engine.agreement import Function
@@ -12,6 +13,7 @@ from events.catalogue.traffic import WindowObserved
 from events.memory import MemoryLog
 from handlers.comparators import NO_FUNCTIONS
 from handlers.executions import (
+    Chunk,
     DeadlineExceeded,
     Executed,
     Execution,
@@ -19,6 +21,7 @@ from handlers.executions import (
     VersionFailed,
 )
 from handlers.gateway import Gateway, Inference
+from handlers.streaming import Stream
 from handlers.traffic.windows import Windows
 from tests.handlers.passing import Seconds, next_second
 from tests.handlers.world import World
@@ -27,6 +30,7 @@ SECRET = b"a secret of thirty-two bytes ...."
 LONG_SECONDS = 30.0
 
 Behaviour = Callable[[VersionRef, Execution], Awaitable[Executed]]
+Streamed = Callable[[], AsyncIterator[Any]]
 
 
 class FakeExecutor:
@@ -36,6 +40,9 @@ class FakeExecutor:
         self.behaviours = dict(behaviours)
         self.asked: list[str] = []
         self.executions: list[Execution] = []
+        self.streams: dict[str, Streamed] = {}
+        self.closed: list[str] = []
+        """Versions whose streams have ended, however they did."""
 
     async def execute(self, wanted: VersionRef, execution: Execution) -> Executed:
         self.asked.append(wanted.version)
@@ -44,6 +51,18 @@ class FakeExecutor:
         if behaviour is None:
             raise NotServed(f"no node serves {wanted}")
         return await behaviour(wanted, execution)
+
+    async def stream(self, wanted: VersionRef, execution: Execution) -> AsyncGenerator[Chunk, None]:
+        self.asked.append(wanted.version)
+        self.executions.append(execution)
+        streamed = self.streams.get(wanted.version)
+        if streamed is None:
+            raise NotServed(f"no node serves {wanted}")
+        try:
+            async for outputs in streamed():
+                yield Chunk(outputs=outputs, runtime_ms=1.0)
+        finally:
+            self.closed.append(wanted.version)
 
 
 async def answers(wanted: VersionRef, execution: Execution) -> Executed:
@@ -124,6 +143,20 @@ class Rig:
             parameters={"p": 2},
             request_id=request_id,
             deadline_s=deadline_s,
+        )
+
+    def stream(
+        self, *, key: str | None = "user-1", request_id: str = "r1"
+    ) -> AbstractAsyncContextManager[Stream]:
+        return self.gateway.stream(
+            "acme",
+            endpoint="chat",
+            inputs={"prompt": "Once"},
+            key=key,
+            attributes={},
+            parameters={},
+            request_id=request_id,
+            deadline_s=LONG_SECONDS,
         )
 
     async def next_second(self) -> list[WindowObserved]:
