@@ -18,6 +18,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 import psutil
 
+from engine.runtimes.runtime import UPSTREAM_KEYS
 from switchback.private_files import write_private
 
 PREFIX: Final = "SWITCHBACK_"
@@ -70,6 +71,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Whether versions may bring Python code."""
     python_memory_bytes: int = 2048 * MIB
     """Address space of one python version's process."""
+    upstream_keys: tuple[str, ...] = UPSTREAM_KEYS
+    """Patterns, separated by commas, of the environment variables that versions may name as the key
+    of their upstream."""
     inference_body_bytes_max: int = 8 * MIB
     inference_timeout_s: float = 60.0
     compare_functions: dict[str, str] = {}
@@ -182,6 +186,7 @@ def _named(variable: str, text: str) -> dict[str, str]:
 
 _WRITTEN: Final[Mapping[str, Callable[[str], Any]]] = {
     "artifact_roots": lambda text: text.split(":"),
+    "upstream_keys": lambda text: [part for part in map(str.strip, text.split(",")) if part],
     "compare_functions": partial(_named, _COMPARE),
     "check_functions": partial(_named, _CHECK),
 }
