@@ -153,13 +153,6 @@ class Scheduler:
                 chunks += self._end_all("failed", error.detail)
         return chunks
 
-    def forget(self) -> None:
-        """Begin the statistics anew, for whoever has only tried it out. Call it when not busy."""
-        self._tally.clear(self._clock())
-        self._memory.prefix_queries = self._memory.prefix_hits = 0
-        self._composer.preemptions = 0
-        self._recovery.failures = 0
-
     def statistics(self) -> Statistics:
         pool, tally = self._memory.pool, self._tally
         now_s = self._clock()

@@ -1,7 +1,7 @@
 """What a scheduler has done. Names are those that users of vLLM know, where it has them.
 
-Counts are since it was made, or told to forget, so that they only grow. Percentiles are of the last
-one to two minutes, and rates of the last minute: what happens now is not hidden by what was.
+Counts are since it was made, so that they only grow. Percentiles are of the last one to two
+minutes, and rates of the last minute: what happens now is not hidden by what was.
 """
 
 from __future__ import annotations
@@ -144,9 +144,6 @@ class Tally:
     )
 
     def __init__(self, now_s: float) -> None:
-        self.clear(now_s)
-
-    def clear(self, now_s: float) -> None:
         self.steps = 0
         self.step_tokens = 0
         self.batch_size_sum = 0

@@ -10,6 +10,7 @@ import msgspec
 from litestar import Response, post
 from litestar.params import JSONBody
 
+from engine.runtimes.documents import usage_of
 from handlers.http.access import needs
 from handlers.http.call import POSITION_HEADER, Call
 from handlers.http.leaving import ClientLeft, WhileThere
@@ -85,7 +86,13 @@ async def metered(request: Call, endpoint: str, asked: Awaitable[Inference]) -> 
         code, version = getattr(error, "code", "internal"), getattr(error, "version", "")
         metrics.inference_failed(request.tenant, endpoint, version, code)
         raise
-    metrics.inferred(request.tenant, endpoint, inference.version, inference.overhead_ms / 1000)
+    metrics.inferred(
+        request.tenant,
+        endpoint,
+        inference.version,
+        inference.overhead_ms / 1000,
+        usage_of(inference.outputs),
+    )
     return inference
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from typing import Final, Generic, TypeAlias, TypeVar
 
@@ -32,8 +30,6 @@ _FIRST_SECONDS: Final = (
 _TOKEN_SECONDS: Final = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0,
 )  # fmt: skip
-CANCELLED: Final = "cancelled"
-"""The code of a stream whose client left before its end. No problem, as nobody is told of it."""
 SERIES_MAX: Final = 4_096
 """Of one family by version."""
 UNKNOWN_ROUTE: Final = "unknown"
@@ -115,36 +111,16 @@ class HttpMetrics:
         self.overhead_of(tenant, endpoint, version).observe(overhead_s)
         self._used((tenant, endpoint, version), usage)
 
-    @contextmanager
-    def streamed(
-        self, tenant: str, endpoint: str, stream: StreamedInference, *, began_s: float
-    ) -> Iterator[StreamTimes]:
-        """Around the passing on of a stream that was entered, in place of `inferred` and of
-        `inference_failed`: tell it each chunk, and leave it with what ended the stream.
-
-        `began_s` is when the request came, by `time.perf_counter`.
-        """
-        times = StreamTimes(began_s)
-        code = "ok"
-        try:
-            yield times
-        except Exception as error:
-            code = getattr(error, "code", "internal")
-            raise
-        except BaseException:
-            code = CANCELLED
-            raise
-        finally:
-            self._streamed((tenant, endpoint, stream.version), stream, times, code)
-
     def inference_failed(self, tenant: str, endpoint: str, version: str, code: str) -> None:
         """One request failed. Endpoints that do not exist get no label: anyone can name them."""
         if code != "not_found":
             self.inferences_of(tenant, endpoint, version, code).inc()
 
-    def _streamed(
-        self, which: _Which, stream: StreamedInference, times: StreamTimes, code: str
+    def streamed(
+        self, tenant: str, endpoint: str, stream: StreamedInference, times: StreamTimes, code: str
     ) -> None:
+        """One stream that had begun has ended: `ok`, or the code of why before its end."""
+        which = (tenant, endpoint, stream.version)
         self.inferences_of(*which, code).inc()
         self.overhead_of(*which).observe(stream.overhead_ms / 1_000)
         if times.first_token_s is not None:

@@ -76,12 +76,14 @@ class AnswerStream(Response[bytes]):
         """Returns what is to be sent last."""
         try:
             async for chunk in stream.chunks:
+                self._counting.chunk(chunk)
                 frames = self._frames.of(chunk)
                 if frames:
                     await sending.body(frames)
         except Exception as error:
             self._counting.failed(error)
             return self._frames.failure(error)
+        self._counting.ended()
         return self._frames.end()
 
 
