@@ -30,6 +30,8 @@ CHECK_SECONDS: Final = 5.0
 """For one call of a function."""
 CHECK_WAITS_SECONDS: Final = 30.0
 """For a thread."""
+TOLD_SECONDS: Final = 10.0
+"""The log has a line about what a function failed on, or what was dropped, this often at most."""
 NO_CHECKS: Final[Mapping[str, Function]] = MappingProxyType({})
 
 
@@ -40,10 +42,7 @@ class Checks:
         self._functions = functions
         self._threads = Threads("check", threads_max=CHECKING_MAX)
         self._under_way: set[asyncio.Task[None]] = set()
-
-    @property
-    def names(self) -> frozenset[str]:
-        return frozenset(self._functions)
+        self._told_at: dict[tuple[str, str], float] = {}
 
     @property
     def under_way(self) -> int:
@@ -60,6 +59,7 @@ class Checks:
         checking = passage.checking()
         if len(self._under_way) >= CHECKS_MAX:
             checking.dropped()
+            self._tell("an answer found no room to be checked", name, f"{CHECKS_MAX} wait")
             return
         task = asyncio.create_task(self._run(name, checking, inputs, outputs))
         self._under_way.add(task)
@@ -80,9 +80,17 @@ class Checks:
             )
         except FunctionFailed as error:
             checking.failed()
-            _log.warning("answer not checked", check=name, detail=str(error))
+            self._tell("a check said nothing of an answer", name, str(error))
         else:
             checking.found(good=good)
+
+    def _tell(self, what: str, name: str, detail: str) -> None:
+        """In the log, and now and then only; every one is counted."""
+        now = asyncio.get_running_loop().time()
+        told_at = self._told_at.get((what, name))
+        if told_at is None or now - told_at >= TOLD_SECONDS:
+            self._told_at[what, name] = now
+            _log.warning(what, check=name, detail=detail)
 
     def _asked(self, name: str, inputs: Any, outputs: Any) -> bool:
         function = self._functions.get(name)

@@ -47,6 +47,7 @@ class TrafficMetrics(Collector):
             "Requests whose keys were too many to be told apart.",
             ((which, total.units_left_out) for which, total in versions.items()),
         )
+        yield from _of_checks(versions)
         yield from _of_shadows(shadows)
 
     def _in_flight(self, known: Iterable[Which]) -> Metric:
@@ -71,6 +72,21 @@ def _latencies(versions: Mapping[Which, VersionTotal]) -> Metric:
         counts = accumulate(total.latencies.counts)
         family.add_metric(which, list(zip(_BOUNDS, counts, strict=True)), total.latencies.sum_s)
     return family
+
+
+def _of_checks(versions: Mapping[Which, VersionTotal]) -> Iterator[Metric]:
+    for name, counted, said in (
+        ("switchback_answers_checked", "checked", "Answers that a check found good or bad."),
+        ("switchback_answers_bad", "bad", "Answers that a check found bad."),
+        ("switchback_checks_failed", "failed", "Answers of which a check said nothing."),
+        ("switchback_checks_dropped", "dropped", "Answers for whose check there was no room."),
+    ):
+        counts = (
+            (which, getattr(total.checks, counted))
+            for which, total in versions.items()
+            if total.checks is not None
+        )
+        yield _counter(name, said, counts)
 
 
 def _of_shadows(shadows: Mapping[Which, ShadowTotal]) -> Iterator[Metric]:

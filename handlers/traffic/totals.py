@@ -12,7 +12,13 @@ from collections.abc import Mapping
 from typing import Final, TypeAlias, TypeVar
 
 from events import EntityId
-from events.catalogue.traffic import LatencySketch, ShadowWindow, VersionWindow, WindowObserved
+from events.catalogue.traffic import (
+    CheckWindow,
+    LatencySketch,
+    ShadowWindow,
+    VersionWindow,
+    WindowObserved,
+)
 
 TOTALS_MAX: Final = 4_096
 LATENCY_SECONDS: Final = (
@@ -46,11 +52,32 @@ class VersionTotal:
     def __init__(self) -> None:
         self.latencies = Latencies()
         self.units_left_out = 0
+        self.checks: CheckTotal | None = None
+        """None as long as no check was asked for."""
 
     def add(self, window: VersionWindow, *, left_out: int) -> None:
         self.units_left_out += left_out
+        if window.checks is not None:
+            self.checks = self.checks or CheckTotal()
+            self.checks.add(window.checks)
         if window.latency is not None:
             self.latencies.add(window.latency)
+
+
+class CheckTotal:
+    """Of one version's answers, and what a check said of them."""
+
+    def __init__(self) -> None:
+        self.checked = 0
+        self.bad = 0
+        self.failed = 0
+        self.dropped = 0
+
+    def add(self, window: CheckWindow) -> None:
+        self.checked += window.checked
+        self.bad += window.bad
+        self.failed += window.failed
+        self.dropped += window.dropped
 
 
 class ShadowTotal:

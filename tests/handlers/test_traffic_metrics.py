@@ -18,6 +18,7 @@ from handlers.traffic import units
 from handlers.traffic.metrics import TrafficMetrics
 from handlers.traffic.windows import Windows
 from tests.handlers.passing import CHAT_ROUTE, Seconds, begun, next_second, route
+from tests.handlers.test_checks import rolling
 
 CHAT = 'endpoint="chat",tenant="acme"'
 
@@ -114,6 +115,31 @@ async def test_keys_that_were_too_many_are_counted_by_version(monkeypatch: pytes
         begun(rig.windows, CHAT_ROUTE, key=key).answered(latency_ms=1.0)
     await next_second(rig.windows, rig.clock)
     assert rig.samples()[f'switchback_units_left_out_total{{{CHAT},version="1.0.0"}}'] == 3
+
+
+async def test_checks_are_counted_by_version_where_there_are_any():
+    rig = Rig()
+    at = rolling()
+    for good in (True, False, False):
+        passage = begun(rig.windows, at)
+        passage.answered(latency_ms=1.0)
+        passage.checking().found(good=good)
+    passage.checking().failed()
+    for _ in range(4):
+        passage.checking().dropped()
+    begun(rig.windows, at, version="2.0.0").answered(latency_ms=1.0)
+    for _ in range(2):
+        await next_second(rig.windows, rig.clock)
+    counted = {
+        name: n for name, n in rig.samples().items() if "answers_" in name or "checks" in name
+    }
+    one = f'{CHAT},version="1.0.0"'
+    assert counted == {
+        f"switchback_answers_checked_total{{{one}}}": 3,
+        f"switchback_answers_bad_total{{{one}}}": 2,
+        f"switchback_checks_failed_total{{{one}}}": 1,
+        f"switchback_checks_dropped_total{{{one}}}": 4,
+    }
 
 
 def test_every_metric_of_inference_and_of_batching_is_documented():
