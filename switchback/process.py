@@ -230,6 +230,7 @@ class _Parts:
             windows=windows,
             receipt_secret=settings.derive("receipts"),
             comparators=settings.comparators(),
+            checks=settings.checks(),
         )
         self.stack.push_async_callback(gateway.close)
         metrics = CollectorRegistry()
