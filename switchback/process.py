@@ -46,6 +46,7 @@ from handlers.routing import Routing
 from handlers.services import CommandServices
 from handlers.traffic.metrics import TrafficMetrics
 from handlers.traffic.windows import Windows
+from handlers.upstreams import Upstreams
 from handlers.worker import NodeWorker
 from projections import Pool, PoolSettings, Queries
 from projections.cache import Cache
@@ -67,7 +68,7 @@ VERSIONS_SECONDS: Final = 60.0
 TABLES_SECONDS: Final = 10.0
 """How long it then waits for the tables to be up to date; likewise."""
 KEY_PREFIX: Final = "sb_"
-SNAPSHOT_VERSION: Final = 2
+SNAPSHOT_VERSION: Final = 3
 """Raise it whenever a state of engine.decisions changes its shape."""
 
 
@@ -109,6 +110,7 @@ class _Parts:
             artifact_roots=settings.all_artifact_roots,
             python_enabled=settings.python_runtime,
             python_memory_bytes_max=settings.python_memory_bytes,
+            upstream_keys=settings.upstream_keys,
         )
 
     def run(self, name: str, work: Coroutine[Any, Any, Any]) -> None:
@@ -220,10 +222,11 @@ class _Parts:
         settings = self.settings
         windows = Windows(gateway=self.gateway_id, log=self.jetstream.traffic, clock=time.time)
         self.run("windows", windows.run())
-        remote = BusExecutor(self.jetstream.bus)
-        executors: tuple[Executor, ...] = (remote,)
+        upstreams = Upstreams(routing=self.routing, settings=self.runtimes)
+        self.stack.push_async_callback(upstreams.close)
+        executors: tuple[Executor, ...] = (upstreams, BusExecutor(self.jetstream.bus))
         if worker is not None:
-            executors = (worker.executor, remote)
+            executors = (worker.executor, *executors)
         gateway = Gateway(
             routing=self.routing,
             executors=executors,
