@@ -71,6 +71,7 @@ def _policies() -> st.SearchStrategy[Policy]:
         split=st.dictionaries(st.sampled_from(VERSIONS), st.sampled_from((1, 50)), min_size=1),
         sticky=st.booleans(),
         shadow=st.sampled_from(((), (Shadow(version=VERSIONS[0], fraction=0.5),))),
+        fallback=st.lists(st.sampled_from(VERSIONS), max_size=2, unique=True).map(tuple),
     )
 
 

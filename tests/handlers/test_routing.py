@@ -67,6 +67,18 @@ async def test_shadows_take_copies_so_they_count_as_routed(world: World):
     assert set(world.routing.pinned) == {ref("1.0.0"), ref("3.0.0")}
 
 
+async def test_fallbacks_stand_by_so_they_are_held_resident_and_cannot_be_retired(world: World):
+    await world.set_policy(Policy(split={"1.0.0": 1.0}, fallback=("3.0.0", "1.0.0")))
+    assert world.routing.routed() == {ref("1.0.0"), ref("3.0.0")}
+    assert set(world.routing.pinned) == {ref("1.0.0"), ref("3.0.0")}
+    routed_by = world.routing.routed_by(ref("3.0.0"))
+    assert routed_by == {"chat"}
+    with pytest.raises(model.VersionRouted):
+        await world.do(FRAUD, model.RetireVersion(version="3.0.0", routed_by=routed_by))
+    await world.set_policy(Policy(split={"1.0.0": 1.0}))
+    assert set(world.routing.pinned) == {ref("1.0.0")}
+
+
 async def test_a_rollbacks_target_is_routed_by_its_endpoint(world: World):
     await world.move("2.0.0", "s1")
     assert world.routing.routed_by(ref("1.0.0")) == {"chat"}

@@ -63,10 +63,27 @@ async def canary_held(record: Recorder) -> None:
     await record.endpoint(endpoint.PauseRollout(rollout_id="canary-3", now=record.now))
 
 
+async def canary_with_fallbacks(record: Recorder) -> None:
+    """Fallbacks outlast a swap and the first step of a rollout. The candidate's answers are bad, so
+    it is rolled back, and is a fallback no more; the next one completes beside what is left."""
+    await _served(record, "2.0.0", "3.0.0")
+    await record.policy(Policy(split={"1.0.0": 1.0}, fallback=("2.0.0", "1.0.0")))
+    await record.request_swap("swap-1", "3.0.0")
+    await record.complete_swap("swap-1")
+    analysis = Analysis(metric="quality", check="is_polite")
+    await record.start_rollout("canary-1", "2.0.0", *_QUICK, analysis=analysis)
+    await record.advance("canary-1", 0, _passed(80))
+    await record.fail("canary-1", _RUDE, _ratio(90), detail="quality")
+    await record.start_rollout("canary-2", "1.0.0", *_QUICK)
+    await record.advance("canary-2", 0, _passed(80))
+    await record.advance("canary-2", 1, _passed(160))
+
+
 HISTORIES: Final[Mapping[str, History]] = {
     "canary-completed": canary_completed,
     "canary-rolled-back": canary_rolled_back,
     "canary-held": canary_held,
+    "canary-with-fallbacks": canary_with_fallbacks,
 }
 """File name -> history."""
 
@@ -84,6 +101,19 @@ _FAILED: Final = Verdict(
     alpha=0.005,
     threshold=200.0,
     detail="24 of 85 against 2 of 90",
+)
+
+_RUDE: Final = Verdict(
+    metric="quality",
+    outcome="fail",
+    baseline_samples=880,
+    candidate_samples=95,
+    estimate=0.5,
+    interval=(0.375, 0.625),
+    e_value=1_024.0,
+    alpha=0.025,
+    threshold=40.0,
+    detail="57 of 95 against 88 of 880",
 )
 
 
