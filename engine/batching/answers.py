@@ -67,7 +67,7 @@ class Answers:
         """End it between two tokens."""
         text = generation.spelling.finish()
         self.drop(generation, ending)
-        return Chunk(generation.number, None, text, ending, detail)
+        return _ended(generation, None, text, ending, detail)
 
     def drop(self, generation: Generation, ending: Ending) -> None:
         """End it without a word; its blocks are free then."""
@@ -102,7 +102,7 @@ class Answers:
                 add(self._spelled(generation, token, detail))
             elif len(held) == generation.limit:
                 self.drop(generation, "length")
-                add(Chunk(generation.number, token, text, "length", detail))
+                add(_ended(generation, token, text, "length", detail))
             else:
                 add(Chunk(generation.number, token, text, None, detail))
         self._tally.drew(drawn, now_s)
@@ -121,6 +121,21 @@ class Answers:
         elif len(generation.tokens) == generation.limit:
             ending = "length"
             text += generation.spelling.finish()
-        if ending is not None:
-            self.drop(generation, ending)
-        return Chunk(generation.number, token, text, ending, detail)
+        if ending is None:
+            return Chunk(generation.number, token, text, None, detail)
+        self.drop(generation, ending)
+        return _ended(generation, token, text, ending, detail)
+
+
+def _ended(
+    generation: Generation, token: int | None, text: str, ending: Ending, detail: Any
+) -> Chunk:
+    return Chunk(
+        generation.number,
+        token,
+        text,
+        ending,
+        detail,
+        generation.spelling.stop if ending == "stop" else None,
+        generation.cached,
+    )

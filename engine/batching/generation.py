@@ -29,6 +29,7 @@ class Generation:
         "admitted_s",
         "arrived_s",
         "blocks",
+        "cached",
         "computed",
         "digests",
         "first_s",
@@ -74,6 +75,8 @@ class Generation:
         """The numbers of `blocks`."""
         self.room = 0
         """Tokens that `blocks` can hold."""
+        self.cached = 0
+        """Tokens of the prompt that were found computed."""
         self.digests: list[bytes] = []
         self.registered = 0
         """Leading blocks that are shared, or were offered for sharing."""

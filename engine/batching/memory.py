@@ -47,6 +47,7 @@ class Memory:
         if not generation.preemptions:
             self.prefix_queries += tokens
             self.prefix_hits += generation.computed
+            generation.cached = generation.computed
         return True
 
     def outlasts(self, generation: Generation, tokens: int) -> bool:

@@ -58,6 +58,10 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
     ending: Ending | None = None
     detail: Any = None
     """What the runtime told of the token; of an ending by failure, what failed."""
+    stop: str | None = None
+    """The stop string that has ended it, if one has."""
+    cached_tokens: int = 0
+    """Of the prompt, those that were found computed; told with the ending."""
 
 
 class Refused(Exception):

@@ -14,7 +14,7 @@ belongs into a process of its own: beside a busy event loop a model fell from 42
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Literal, TypeAlias
 
@@ -26,6 +26,9 @@ from engine.batching.scheduler import Scheduler
 Stopping: TypeAlias = Literal["drain", "abort"]
 """Requests in flight are finished first, or end now."""
 
+Take: TypeAlias = Callable[[Chunk], None]
+"""Called with each chunk of an answer, between two steps."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -34,7 +37,7 @@ class Serving:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
-        self._streams: dict[int, asyncio.Queue[Chunk]] = {}
+        self._streams: dict[int, Take] = {}
         self._task: asyncio.Task[None] | None = None
         self._accepting = False
         self._wake = asyncio.Event()
@@ -85,16 +88,30 @@ class Serving:
 
         Who leaves before the last chunk cancels the request: no later step computes it.
         """
-        if not self._accepting:
-            raise Closed
-        number = self._scheduler.submit(request)
-        stream = self._streams[number] = asyncio.Queue()
-        self._wake.set()
+        stream: asyncio.Queue[Chunk] = asyncio.Queue()
+        number = self.enter(request, stream.put_nowait)
         try:
             yield _chunks(stream)
         finally:
-            del self._streams[number]
-            self._scheduler.cancel(number)
+            self.leave(number)
+
+    def enter(self, request: Request, take: Take) -> int:
+        """Take a request in, by its number; `take` gets its chunks. Raises Refused, at once.
+
+        For who has many answers and one place to send them to: a task for each would cost more
+        than computing them. `leave` is to be called, whether or not the last chunk has come.
+        """
+        if not self._accepting:
+            raise Closed
+        number = self._scheduler.submit(request)
+        self._streams[number] = take
+        self._wake.set()
+        return number
+
+    def leave(self, number: int) -> None:
+        """Take no further chunk; if there would be one, no later step computes it."""
+        del self._streams[number]
+        self._scheduler.cancel(number)
 
     async def _run(self) -> None:
         try:
@@ -109,7 +126,7 @@ class Serving:
                     self._close()
         except Exception as error:
             _log.exception("scheduler_broke", requests=len(self._streams))
-            for number in self._streams:
+            for number in list(self._streams):
                 self._deliver([Chunk(number, None, "", "failed", str(error))])
             self._close()
             raise
@@ -120,9 +137,9 @@ class Serving:
 
     def _deliver(self, chunks: Iterable[Chunk]) -> None:
         for chunk in chunks:
-            stream = self._streams.get(chunk.request)
-            if stream is not None:
-                stream.put_nowait(chunk)
+            take = self._streams.get(chunk.request)
+            if take is not None:
+                take(chunk)
 
 
 async def _chunks(stream: asyncio.Queue[Chunk]) -> AsyncIterator[Chunk]:

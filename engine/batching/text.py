@@ -29,12 +29,14 @@ class Stops:
         """Tokens met so far that stand for themselves: their text, after which nothing is held
         back if nothing was before. That most tokens are here is what makes stop strings cheap."""
 
-    def find(self, text: str) -> int | None:
-        """Where the one begins that ends first, whatever else the text then becomes."""
+    def find(self, text: str) -> tuple[int, str] | None:
+        """Where the one begins that ends first, whatever else the text then becomes; and it."""
         found = [
-            (at + len(string), at) for string in self._strings if (at := text.find(string)) >= 0
+            (at + len(string), at, string)
+            for string in self._strings
+            if (at := text.find(string)) >= 0
         ]
-        return min(found)[1] if found else None
+        return min(found)[1:] if found else None
 
     def settled(self, text: str) -> int:
         """How many characters of `text` cannot be part of a stop string, whatever follows.
@@ -77,7 +79,7 @@ class Vocabulary:
 class Spelling:
     """The text of one answer."""
 
-    __slots__ = ("_decoder", "_held", "_stops", "_vocabulary", "plain")
+    __slots__ = ("_decoder", "_held", "_stops", "_vocabulary", "plain", "stop")
 
     def __init__(self, vocabulary: Vocabulary, stops: tuple[str, ...]) -> None:
         self._vocabulary = vocabulary
@@ -86,6 +88,8 @@ class Spelling:
         self._held = ""
         self.plain = self._stops.plain
         """Tokens whose text may now be given out as it is. Any other is to be added."""
+        self.stop: str | None = None
+        """The stop string that has ended the text."""
 
     def add(self, token: int) -> tuple[str, bool]:
         """What may be given out now, and whether a stop string has ended the text.
@@ -105,14 +109,15 @@ class Spelling:
             text += self._decoder.decode(b"", final=True)
         self._held = ""
         self._decoder = None
-        at = self._stops.find(text)
-        return text if at is None else text[:at]
+        found = self._stops.find(text)
+        return text if found is None else text[: found[0]]
 
     def _cut(self, text: str, token: int | None) -> tuple[str, bool]:
         """`token` if it is all there is in the text."""
-        at = self._stops.find(text)
-        if at is not None:
+        found = self._stops.find(text)
+        if found is not None:
             self._decoder, self._held = None, ""
+            at, self.stop = found
             return text[:at], True
         settled = self._stops.settled(text)
         self._held = text[settled:]

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from engine.runtimes.configs import EchoConfig, PythonConfig
+from engine.runtimes.configs import EchoConfig, LanguageConfig, PythonConfig
 from engine.runtimes.upstream.config import UpstreamConfig
 from events.catalogue.models import Artifact, ModelRegistered, VersionRegistered
 from events.event import IDENTIFIER
@@ -145,6 +145,7 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
 RUNTIMES: Final[Mapping[str, Runtime]] = {
     "echo": Runtime(config=EchoConfig, needs_artifact=False),
     "python": Runtime(config=PythonConfig, needs_artifact=True),
+    "language-model": Runtime(config=LanguageConfig, needs_artifact=True),
     "upstream": Runtime(config=UpstreamConfig, needs_artifact=False),
 }
 """The runtimes whose versions can be registered."""

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
+from engine.runtimes.language.builtin import SCHEME, BuiltinUnknown, builtin_directory
 from events.catalogue.models import Artifact
 
 ARTIFACT_FILES_MAX: Final = 100_000
@@ -57,11 +58,17 @@ class ArtifactDiffers(ArtifactRefused):
 
 
 def resolve_artifact(uri: str, roots: Sequence[Path]) -> Path:
-    """The path behind a `file:///` URI, with links and `..` resolved. It need not exist.
+    """The path behind a `file:///` URI, with links and `..` resolved, which need not exist; or that
+    of a built-in model, wherever it is.
 
-    Raises ArtifactUriInvalid, ArtifactOutsideRoots. Error texts repeat the URI and tell no path
-    that it resolves to.
+    Raises ArtifactUriInvalid, ArtifactOutsideRoots, ArtifactMissing. Error texts repeat the URI and
+    tell no path that it resolves to.
     """
+    if uri.startswith(SCHEME):
+        try:
+            return builtin_directory(uri.removeprefix(SCHEME))
+        except BuiltinUnknown as error:
+            raise ArtifactMissing(str(error)) from error
     shown = uri[:200]
     try:
         path = Path(_path_of(uri)).resolve()

@@ -8,8 +8,9 @@ from typing import Final, TypeAlias, TypeVar
 
 import msgspec
 
-from engine.runtimes.configs import EchoConfig, PythonConfig
+from engine.runtimes.configs import EchoConfig, LanguageConfig, PythonConfig
 from engine.runtimes.echo import EchoRuntime
+from engine.runtimes.language_model import LanguageRuntime
 from engine.runtimes.python import PythonRuntime
 from engine.runtimes.runtime import LoadFailed, Runtime, RuntimeSettings
 from engine.runtimes.upstream.config import UpstreamConfig
@@ -42,6 +43,12 @@ def _python(registered: VersionRegistered, settings: RuntimeSettings) -> Runtime
     return PythonRuntime(_config(registered, PythonConfig), registered.artifact, settings)
 
 
+def _language(registered: VersionRegistered, settings: RuntimeSettings) -> Runtime:
+    if registered.artifact is None:
+        raise LoadFailed("artifact", "a language model needs an artifact")
+    return LanguageRuntime(_config(registered, LanguageConfig), registered.artifact, settings)
+
+
 def _upstream(registered: VersionRegistered, settings: RuntimeSettings) -> Runtime:
     return UpstreamRuntime(_config(registered, UpstreamConfig), settings)
 
@@ -54,6 +61,6 @@ def _config(registered: VersionRegistered, type_: type[Config]) -> Config:
 
 
 RUNTIMES: Final[Mapping[str, Factory]] = MappingProxyType(
-    {"echo": _echo, "python": _python, "upstream": _upstream}
+    {"echo": _echo, "python": _python, "language-model": _language, "upstream": _upstream}
 )
 """Name -> how one is made."""

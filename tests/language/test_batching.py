@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from engine.batching.limits import Limits
 from engine.batching.requests import Request
-from engine.runtimes.language.builtin import load_builtin
 from engine.runtimes.language.chat import completion_prompt
 from engine.runtimes.language.executor import LanguageExecutor
 from engine.runtimes.language.sampling import Sampling
 from engine.runtimes.language.training.corpus import all_facts
+from engine.runtimes.language.weights import load_builtin
 from tests.language.models import Answer, Recording, answers
 
 MODEL = load_builtin("facts-2")

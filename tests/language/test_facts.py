@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from engine.batching.requests import Request
-from engine.runtimes.language.builtin import load_builtin
 from engine.runtimes.language.chat import Message, chat_prompt, completion_prompt
 from engine.runtimes.language.executor import LanguageExecutor
 from engine.runtimes.language.sampling import Logprobs, Sampling
 from engine.runtimes.language.training.corpus import Fact, all_facts
+from engine.runtimes.language.weights import load_builtin
 from tests.language.models import answers
 
 CAPITALS = [fact for fact in all_facts() if fact.group == "capitals" and fact.question]

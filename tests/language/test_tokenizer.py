@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.batching.text import Spelling, Vocabulary
-from engine.runtimes.language.builtin import load_builtin
 from engine.runtimes.language.chat import Message, chat_prompt, completion_prompt
 from engine.runtimes.language.tokenizer import (
     ASSISTANT,
@@ -20,6 +19,7 @@ from engine.runtimes.language.tokenizer import (
     pieces,
 )
 from engine.runtimes.language.training.merges import learnt_merges
+from engine.runtimes.language.weights import load_builtin
 
 TOKENIZER = load_builtin("facts-2").tokenizer
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engine.runtimes.artifacts import describe_artifact
-from engine.runtimes.language.builtin import BUILTIN, load_builtin
+from engine.runtimes.language.builtin import BUILTIN
 from engine.runtimes.language.tokenizer import Tokenizer
 from engine.runtimes.language.training.corpus import Exchange, all_facts, exchanges
 from engine.runtimes.language.training.fitting import Schedule, fitted, initial
@@ -17,7 +17,7 @@ from engine.runtimes.language.training.measuring import known_answers, known_fac
 from engine.runtimes.language.training.merges import learnt_merges
 from engine.runtimes.language.training.texts import all_texts, conversation_text
 from engine.runtimes.language.training.versions import PARENT, SEED, exchanged, train_all
-from engine.runtimes.language.weights import LanguageModel, load_model
+from engine.runtimes.language.weights import LanguageModel, load_builtin, load_model
 
 FACTS = [fact for fact in all_facts() if fact.group == "planets"]
 SMALL = msgspec.structs.replace(PARENT, name="small", vocabulary=320)

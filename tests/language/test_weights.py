@@ -17,9 +17,8 @@ from engine.runtimes.language.builtin import (
     BuiltinUnknown,
     builtin_artifact,
     builtin_directory,
-    load_builtin,
 )
-from engine.runtimes.language.weights import ModelRefused, load_model, save_model
+from engine.runtimes.language.weights import ModelRefused, load_builtin, load_model, save_model
 from tests.language.models import TINY, random_parameters
 
 REPOSITORY_BYTES_MAX = 4_000_000

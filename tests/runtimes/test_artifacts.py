@@ -87,7 +87,7 @@ def test_without_roots_nothing_is_allowed(model: Path) -> None:
         "file:relative",
         "file://host/path",
         "http:///path",
-        "builtin://facts-1",
+        "builtin:facts-1",
         "file:///a%00b",
         "file:///a?query",
         "file:///a#fragment",

@@ -19,6 +19,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from engine.batching.executor import Drawn
+from engine.runtimes.language.tokenizer import END
 
 TOP_LOGPROBS_MAX: Final = 20
 
@@ -36,13 +37,16 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Callers that want a different text each time bring a different seed each time."""
     logprobs: Annotated[int, Meta(ge=0, le=TOP_LOGPROBS_MAX)] | None = None
     """Tell the log probability of the token, and of this many most likely ones."""
+    ignore_eos: bool = False
+    """Never draw the end of a text: the answer has as many tokens as it may have."""
 
 
 GREEDY: Final = Sampling()
 
 
 class Logprobs(msgspec.Struct, frozen=True):
-    """Of one drawn token, by the model's own distribution: before temperature and filters."""
+    """Of one drawn token, by the model's own distribution: before temperature and filters, and with
+    the end of the text in it."""
 
     chosen: float
     top: tuple[tuple[int, float], ...]
@@ -60,10 +64,11 @@ class TokenSampler:
     ) -> Drawn:
         """One token for each row of `logits`; without a sampling, as GREEDY."""
         wishes = [wanted or GREEDY for wanted in sampling]
-        tokens: list[int] = logits.argmax(axis=1).tolist()
+        allowed = _without_end(logits, wishes)
+        tokens: list[int] = allowed.argmax(axis=1).tolist()
         for row, (wanted, position) in enumerate(zip(wishes, positions, strict=True)):
             if wanted.temperature > 0:
-                tokens[row] = _drawn(logits[row], wanted, position)
+                tokens[row] = _drawn(allowed[row], wanted, position)
         if all(wanted.logprobs is None for wanted in wishes):
             return Drawn(tokens)
         return Drawn(
@@ -73,6 +78,15 @@ class TokenSampler:
                 for row, token, wanted in zip(logits, tokens, wishes, strict=True)
             ],
         )
+
+
+def _without_end(logits: NDArray[np.float32], wishes: Sequence[Sampling]) -> NDArray[np.float32]:
+    endless = [row for row, wanted in enumerate(wishes) if wanted.ignore_eos]
+    if not endless:
+        return logits
+    allowed = logits.copy()
+    allowed[endless, END] = -np.inf
+    return allowed
 
 
 def _drawn(logits: NDArray[np.float32], wanted: Sampling, position: int) -> int:

@@ -47,6 +47,8 @@ class Tokenizer:
             if not (MARKS <= first < len(self._bytes) and MARKS <= second < len(self._bytes)):
                 raise ValueError(f"merge of {first} and {second} before they are made")
             self._bytes.append(self._bytes[first] + self._bytes[second])
+        self.token_chars_max = max(map(len, self._bytes))
+        """No token stands for more characters than this."""
         self._merged = {pair: FIRST_MERGED + rank for rank, pair in enumerate(merges)}
         self._kept: dict[str, tuple[int, ...]] = {}
 

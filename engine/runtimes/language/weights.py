@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from engine.runtimes.artifacts import ArtifactDiffers, ArtifactRefused, describe_artifact
+from engine.runtimes.language.builtin import BUILTIN, builtin_directory
 from engine.runtimes.language.config import ModelConfig, parameter_shapes
 from engine.runtimes.language.tokenizer import Tokenizer, TokenizerFile
 
@@ -59,6 +60,11 @@ def load_model(directory: Path, *, sha256: str | None = None) -> LanguageModel:
         )
     parameters = _parameters(directory / WEIGHTS_FILE, config)
     return LanguageModel(config=config, tokenizer=tokenizer, parameters=parameters)
+
+
+def load_builtin(name: str) -> LanguageModel:
+    """Raises BuiltinUnknown, and ArtifactRefused if its files are not those that were released."""
+    return load_model(builtin_directory(name), sha256=BUILTIN[name].sha256)
 
 
 def save_model(
