@@ -204,6 +204,11 @@ class Client(RolloutCalls):
     async def node(self, node: str) -> JSON:
         return await self._get(f"/nodes/{part(node)}")
 
+    async def batching(self, node: str) -> JSON:
+        """What the schedulers of the tenant's versions do on a node now: `items`, by version, and
+        those that do not say, `unanswered`."""
+        return await self._get(f"/nodes/{part(node)}/batching")
+
     async def drain(self, node: str) -> JSON:
         return await self._post(f"/nodes/{part(node)}/drain")
 

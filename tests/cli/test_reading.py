@@ -20,6 +20,7 @@ READING = [
     ["endpoints", "show", "score"],
     ["nodes", "list"],
     ["nodes", "show", "local"],
+    ["nodes", "batching", "local"],
     ["tenants", "show", "default"],
     ["keys", "list", "default"],
     ["history", "score"],

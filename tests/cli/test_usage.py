@@ -11,7 +11,7 @@ GROUPS = {
     "models": ["list", "show", "register", "alias", "alias-history"],
     "versions": ["list", "show", "register", "retire"],
     "endpoints": ["list", "show", "create", "policy", "alert"],
-    "nodes": ["list", "show", "drain"],
+    "nodes": ["list", "show", "batching", "drain"],
     "rollout": ["start", "status", "promote", "pause", "resume", "abort"],
     "tenants": ["create", "show", "quota"],
     "keys": ["list", "issue", "revoke"],
