@@ -26,6 +26,7 @@ from switchback.bench import (
     scheduling,
     soak,
     switches,
+    upstreams,
     visible,
 )
 from switchback.bench.figures import Goal, Machine, Report, Row
@@ -59,6 +60,7 @@ LINES: Final[Mapping[str, Line]] = MappingProxyType(
         routing.NAME: routing.measure,
         switches.NAME: switches.measure,
         inference.NAME: inference.measure,
+        upstreams.NAME: upstreams.measure,
         scheduling.NAME: scheduling.measure,
         judgement.NAME: judgement.measure,
         detection.NAME: detection.measure,

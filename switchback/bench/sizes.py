@@ -24,6 +24,8 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     switches: int = 50
     """Swaps in a round, each followed by a rollback."""
     inferences: int = 1_000
+    chats: int = 1_000
+    """With an upstream: in a round, at a steady rate and again as fast as they are answered."""
     scheduled_steps: int = 200
     """Timed, for each number of running requests."""
     scheduled_requests: int = 1_000
@@ -54,6 +56,7 @@ QUICK: Final = Sizes(
     routing_calls=5_000,
     switches=10,
     inferences=300,
+    chats=300,
     scheduled_steps=100,
     judged_runs=400,
     judged_windows=5_000,

@@ -17,6 +17,7 @@ TINY: Final = Sizes(
     gateways=2,
     switches=2,
     inferences=20,
+    chats=80,
     scheduled_steps=10,
     scheduled_requests=200,
     judged_runs=20,
