@@ -124,7 +124,7 @@ async def test_who_may_come_back_is_told_when(
 
 
 async def test_the_official_client_comes_back_by_itself(door: Door, voices: Voices):
-    voices.says["chat"] = VersionOverloaded("full")
+    voices.says["chat"] = VersionFailed("it broke")
     async with openai.AsyncOpenAI(
         base_url=door.base_url, api_key=door.key, max_retries=1
     ) as client:
