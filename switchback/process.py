@@ -226,7 +226,7 @@ class _Parts:
         self.stack.push_async_callback(upstreams.close)
         executors: tuple[Executor, ...] = (upstreams, BusExecutor(self.jetstream.bus))
         if worker is not None:
-            executors = (worker.executor, *executors)
+            executors = (executors[0], worker.executor, *executors[1:])
         gateway = Gateway(
             routing=self.routing,
             executors=executors,
