@@ -27,12 +27,16 @@ def test_capacity_falls_when_a_request_ends_and_running_and_waiting_are_told() -
 
 def test_tokens_over_time_is_the_throughput_that_callers_see() -> None:  # B11
     world = World(executor=FakeExecutor(blocks=400))
+    world.clock.now_s = 1_000.5
     for index in range(30):
         world.submit([index + 1], 1 + index)
     seconds = 0.25 * world.run(seconds=0.25)
+    statistics = world.scheduler.statistics()
     told = sum(len(world.tokens(number)) for number in world.chunks)
-    assert world.scheduler.statistics().generation_tokens == told == sum(range(1, 31))
-    assert seconds == world.clock.now_s
+    assert statistics.generation_tokens == told == sum(range(1, 31))
+    assert seconds == world.clock.now_s - 1_000.5
+    assert statistics.requests_per_s == pytest.approx(30 / seconds)
+    assert statistics.tokens_per_s == pytest.approx(told / seconds)
 
 
 def test_percentiles_are_in_order_under_load_and_right() -> None:  # B12
