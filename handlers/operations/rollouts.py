@@ -52,6 +52,7 @@ class RolloutOperations(EndpointOperations):
         )
         entity = EntityId(tenant, "endpoint", endpoint)
         await self._commands.check(endpoints.DECIDER, entity, command, metadata=metadata)
+        self._check_is_known(analysis)
         await self._prepare(tenant, model, {to})
         resident = self._routing.resident(tenant, model)
         command = replace(command, now=self._now(), resident=resident)
