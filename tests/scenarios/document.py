@@ -11,11 +11,12 @@ from typing import Final, NamedTuple
 DIRECTORY: Final = Path(__file__).parent
 DUE: Final = {
     "M": ("Model versions", tuple(f"M{n:02}" for n in range(1, 13))),
+    "B": ("Batching", tuple(f"B{n:02}" for n in range(1, 22))),
     "D": ("Pools", tuple(f"D0{n}" for n in range(1, 10))),
     "C": ("Cache", tuple(f"C0{n}" for n in range(1, 9))),
     "P": ("Proof", tuple(f"P0{n}" for n in range(1, 9))),
 }
-"""What the system must do by now; inference, feedback and clusters bring more."""
+"""What the system must do by now; feedback and clusters bring more."""
 _HEAD: Final = """# Acceptance scenarios
 
 Written from the tests by `python -m tests.scenarios.document`; a test holds this page to it. Each
@@ -40,7 +41,7 @@ def scenarios() -> Iterator[Scenario]:
     for path in sorted(DIRECTORY.glob("test_*.py")):
         for function in ast.walk(ast.parse(path.read_text())):
             if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
-                named = re.match(r"test_([mdcp]\d\d)_(\w+)", function.name)
+                named = re.match(r"test_([mbdcp]\d\d)_(\w+)", function.name)
                 if named:
                     sentence = named[2].replace("_", " ")
                     found.append(Scenario(named[1].upper(), sentence, path.name, function.name))
