@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from engine.analysis.counts import NOTHING, errors, rate_interval
+from engine.analysis.counts import NOTHING, Count, bad_answers, errors, rate_interval
 from engine.analysis.looking import Outcome
 from engine.analysis.means import difference
 from engine.analysis.sketches import Merged, moments, quantile
@@ -24,7 +24,7 @@ ALPHA: Final = 0.05
 MARGIN: Final = 0.02
 """Of the error rate: a candidate shown to exceed the baseline's by at most this passes."""
 METHOD: Final = (
-    "error rate: each version's anytime-valid interval, requests of failing keys counted as fewer;"
+    "rates: each version's anytime-valid interval, requests of failing keys counted as fewer;"
     " latency: normal mixture with pooled variance, asymptotic"
 )
 
@@ -44,6 +44,12 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     p99_ms: float | None
     mean_ms: float | None
     tokens: int
+    checked: int
+    """Answers that a rollout's check found good or bad."""
+    bad: int
+    """Of these, found bad."""
+    bad_rate: float | None
+    """None where none was checked."""
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,10 +64,11 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     baseline: Summary
     candidate: Summary
     error_rate: Difference
+    bad_rate: Difference
     mean_latency_ms: Difference
     verdict: Outcome
     """`fail`: the candidate's error rate is shown to be higher; `pass`: to be higher by `margin` at
-    most."""
+    most. Where answers of both were checked, the same is asked of bad answers, and alpha shared."""
     detail: str
     alpha: float
     margin: float
@@ -79,6 +86,8 @@ class _Sum:
     def __init__(self, version: str) -> None:
         self.version = version
         self.count = NOTHING
+        self.answers = NOTHING
+        """Those that were checked."""
         self.codes: Counter[str] = Counter()
         self.tokens = 0
         self.seen_keys = 0
@@ -86,6 +95,7 @@ class _Sum:
 
     def add(self, window: VersionWindow) -> None:
         self.count += errors(window)
+        self.answers += bad_answers(window)
         self.codes.update(window.errors)
         self.tokens += window.tokens
         self.seen_keys += window.units.seen
@@ -95,10 +105,19 @@ class _Sum:
     def latency(self) -> LatencySketch | None:
         return self._merged.sketch()
 
-    def rate_interval(self, alpha: float) -> tuple[float, float]:
+    @property
+    def failed(self) -> tuple[Count, float]:
+        """Requests, and how many of them say as much as one."""
+        return self.count, self._weight(self.count)
+
+    @property
+    def answered_badly(self) -> tuple[Count, float]:
+        """Checked answers, and how many of them say as much as one."""
+        return self.answers, self._weight(self.answers)
+
+    def _weight(self, counted: Count) -> float:
         """Windows from before keys were counted have no repeats to be known."""
-        weight = self.count.repeats if self.seen_keys else 1.0
-        return rate_interval(self.count, weight=weight, alpha=alpha)
+        return counted.repeats if self.seen_keys else 1.0
 
 
 def compare(windows: Iterable[WindowObserved], *, baseline: str, candidate: str) -> Comparison:
@@ -114,14 +133,20 @@ def compare(windows: Iterable[WindowObserved], *, baseline: str, candidate: str)
             gateways.add(window.gateway)
             policies.add(window.policy)
     of_baseline, of_candidate = sums[baseline], sums[candidate]
-    rates = _rates(of_baseline, of_candidate)
-    verdict, detail = _verdict(rates)
+    are_checked = of_baseline.answers.samples and of_candidate.answers.samples
+    alpha = ALPHA / 2.0 if are_checked else ALPHA
+    rates = _rates(of_baseline.failed, of_candidate.failed, alpha=alpha)
+    bad_rates = _rates(of_baseline.answered_badly, of_candidate.answered_badly, alpha=alpha)
+    verdict, detail = _verdict("error rate", rates)
+    if are_checked:
+        verdict, detail = _both((verdict, detail), _verdict("rate of bad answers", bad_rates))
     if len(policies) > 1:
         detail += "; the split changed within this span, which can look like a difference"
     return Comparison(
         baseline=_summary(of_baseline),
         candidate=_summary(of_candidate),
         error_rate=rates,
+        bad_rate=bad_rates,
         mean_latency_ms=_latencies(of_baseline, of_candidate),
         verdict=verdict,
         detail=detail,
@@ -134,15 +159,15 @@ def compare(windows: Iterable[WindowObserved], *, baseline: str, candidate: str)
     )
 
 
-def _rates(baseline: _Sum, candidate: _Sum) -> Difference:
-    if not baseline.count.samples or not candidate.count.samples:
+def _rates(
+    baseline: tuple[Count, float], candidate: tuple[Count, float], *, alpha: float
+) -> Difference:
+    (before, weight_b), (after, weight_c) = baseline, candidate
+    if not before.samples or not after.samples:
         return Difference(estimate=None, interval=None)
-    low_b, high_b = baseline.rate_interval(ALPHA / 2.0)
-    low_c, high_c = candidate.rate_interval(ALPHA / 2.0)
-    return Difference(
-        estimate=candidate.count.rate - baseline.count.rate,
-        interval=(low_c - high_b, high_c - low_b),
-    )
+    low_b, high_b = rate_interval(before, weight=weight_b, alpha=alpha / 2.0)
+    low_c, high_c = rate_interval(after, weight=weight_c, alpha=alpha / 2.0)
+    return Difference(estimate=after.rate - before.rate, interval=(low_c - high_b, high_c - low_b))
 
 
 def _latencies(baseline: _Sum, candidate: _Sum) -> Difference:
@@ -155,15 +180,21 @@ def _latencies(baseline: _Sum, candidate: _Sum) -> Difference:
     )
 
 
-def _verdict(rates: Difference) -> tuple[Outcome, str]:
+def _verdict(name: str, rates: Difference) -> tuple[Outcome, str]:
     if rates.interval is None:
         return "inconclusive", "a version has no requests in this span"
     low, high = rates.interval
     if low > 0.0:
-        return "fail", f"the candidate's error rate is higher, by at least {low:.2%}"
+        return "fail", f"the candidate's {name} is higher, by at least {low:.2%}"
     if high <= MARGIN:
-        return "pass", f"the candidate's error rate exceeds the baseline's by at most {high:.2%}"
-    return "inconclusive", f"the candidate's error rate may exceed the baseline's by {high:.2%}"
+        return "pass", f"the candidate's {name} exceeds the baseline's by at most {high:.2%}"
+    return "inconclusive", f"the candidate's {name} may exceed the baseline's by {high:.2%}"
+
+
+def _both(one: tuple[Outcome, str], other: tuple[Outcome, str]) -> tuple[Outcome, str]:
+    """What two verdicts come to: the worse one counts."""
+    outcomes: tuple[Outcome, ...] = ("fail", "inconclusive", "pass")
+    return min(one[0], other[0], key=outcomes.index), f"{one[1]}; {other[1]}"
 
 
 def _summary(of: _Sum) -> Summary:
@@ -180,4 +211,7 @@ def _summary(of: _Sum) -> Summary:
         p99_ms=quantile(sketch, 0.99) if sketch else None,
         mean_ms=moments(sketch).mean if sketch else None,
         tokens=of.tokens,
+        checked=of.answers.samples,
+        bad=of.answers.failures,
+        bad_rate=of.answers.rate if of.answers.samples else None,
     )

@@ -102,6 +102,8 @@ class DifferenceView(msgspec.Struct, frozen=True, kw_only=True):
     """The candidate's minus the baseline's, and what it says."""
 
     error_rate: Difference
+    bad_rate: Difference
+    """Of answers that a rollout's check found bad, among those it was asked about."""
     mean_latency_ms: Difference
     verdict: Outcome
     detail: str
@@ -142,6 +144,7 @@ class CompareView(msgspec.Struct, frozen=True, kw_only=True):
             versions={side.version: side for side in sides},
             difference=DifferenceView(
                 error_rate=comparison.error_rate,
+                bad_rate=comparison.bad_rate,
                 mean_latency_ms=comparison.mean_latency_ms,
                 verdict=comparison.verdict,
                 detail=comparison.detail,

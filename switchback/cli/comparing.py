@@ -41,9 +41,12 @@ async def compare(
     title = f"{endpoint}: the last {answer['since_s']:g} s"
     print_rows(_sides(answer), ("version", *_COMPARED), title=title)
     difference = answer["difference"]
-    rate = _percent(difference["error_rate"])
-    latency = _milliseconds(difference["mean_latency_ms"])
-    told = (f"verdict {difference['verdict']}: {difference['detail']}", rate, latency)
+    told = (
+        f"verdict {difference['verdict']}: {difference['detail']}",
+        _percent("error rate", difference["error_rate"]),
+        _percent("rate of bad answers", difference["bad_rate"]),
+        _milliseconds(difference["mean_latency_ms"]),
+    )
     for line in filter(None, told):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
@@ -92,11 +95,11 @@ def _disagreement(summary: Mapping[str, Any]) -> str | None:
     return "; ".join(parts)
 
 
-def _percent(difference: Mapping[str, Any]) -> str | None:
+def _percent(name: str, difference: Mapping[str, Any]) -> str | None:
     if difference["estimate"] is None:
         return None
     low, high = difference["interval"]
-    return f"error rate {difference['estimate']:+.2%} ({low:+.2%} to {high:+.2%})"
+    return f"{name} {difference['estimate']:+.2%} ({low:+.2%} to {high:+.2%})"
 
 
 def _milliseconds(difference: Mapping[str, Any]) -> str | None:

@@ -7,7 +7,7 @@ import pytest
 
 from engine.analysis import Comparison, compare
 from engine.analysis.means import SAMPLES_MIN
-from events.catalogue.traffic import VersionWindow, WindowObserved
+from events.catalogue.traffic import CheckWindow, Units, VersionWindow, WindowObserved
 from tests.analysis.windows import NOTHING, sketch, version, window
 
 SOME = [float(latency) for latency in range(1, 1_001)]
@@ -99,3 +99,31 @@ def test_no_windows_are_no_evidence() -> None:
     assert found.baseline.p50_ms is found.baseline.error_rate is found.baseline.mean_ms is None
     read = msgspec.json.decode(msgspec.json.encode(found), type=Comparison)
     assert read == found
+
+
+def checked(answers: int, bad: int) -> VersionWindow:
+    checks = CheckWindow(checked=answers, bad=bad, keys=answers, bad_keys=bad)
+    return VersionWindow(requests=answers, units=Units(seen=answers, bad=bad), checks=checks)
+
+
+def test_answers_that_were_checked_are_compared_too_and_the_worse_verdict_counts() -> None:
+    found = compared(window(checked(2_000, 100), checked(2_000, 300)))
+    assert (found.candidate.checked, found.candidate.bad, found.candidate.bad_rate) == (
+        2_000,
+        300,
+        0.15,
+    )
+    assert found.bad_rate.estimate == pytest.approx(0.1)
+    assert found.verdict == "fail"
+    assert "rate of bad answers is higher" in found.detail
+    assert found.error_rate.interval is not None
+    assert found.error_rate.interval[1] <= found.margin, "errors alone would pass"
+    alike = compared(window(checked(20_000, 100), checked(20_000, 100)))
+    assert alike.verdict == "pass"
+
+
+def test_where_no_answer_was_checked_errors_alone_are_compared() -> None:
+    found = compared(window(version(2_000), checked(2_000, 300)))
+    assert (found.baseline.checked, found.baseline.bad_rate) == (0, None)
+    assert (found.bad_rate.estimate, found.bad_rate.interval) == (None, None)
+    assert found.verdict == "pass"
