@@ -19,7 +19,8 @@ Position: TypeAlias = int
 IDENTIFIER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z", re.ASCII)
 SYSTEM_TENANT: Final = "system"
 
-_TRAFFIC_AGGREGATES: Final = frozenset({"traffic"})
+TRAFFIC_AGGREGATES: Final = frozenset({"traffic", "budget"})
+"""What gateways tell of their seconds: on a stream of its own, which drops what is old."""
 
 
 class Unchecked(Enum):
@@ -69,7 +70,7 @@ class EntityId(msgspec.Struct, frozen=True, order=True):
     @property
     def subject(self) -> str:
         """The one subject that holds this entity's events."""
-        root = "obs" if self.aggregate in _TRAFFIC_AGGREGATES else "evt"
+        root = "obs" if self.aggregate in TRAFFIC_AGGREGATES else "evt"
         return f"{root}.{self.tenant}.{self.aggregate}.{self.id}"
 
     @classmethod

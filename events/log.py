@@ -22,7 +22,7 @@ from events.event import Append, EntityId, Event, Expected, Metadata, Position, 
 ALL_EVENTS: Final = "evt.>"
 """The pattern of every event of every tenant."""
 ALL_TRAFFIC: Final = "obs.>"
-"""The pattern of every traffic window of every tenant."""
+"""The pattern of every traffic window, and of every report of tokens, of every tenant."""
 
 EVENT_BYTES_MAX: Final = 1_000_000
 """One encoded event; NATS refuses a message over 1 MiB."""

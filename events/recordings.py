@@ -39,7 +39,7 @@ def _ignore(lines: int) -> None:
 
 
 def is_traffic(recorded: Recorded) -> bool:
-    """Whether it stands on the stream of windows."""
+    """Whether it is a window."""
     return isinstance(recorded.event, WindowObserved)
 
 
@@ -85,14 +85,15 @@ async def export_recording(
 ) -> Carried:
     """Write all events and windows there are at the start. `progress` hears the lines written.
 
-    Windows older than the traffic stream keeps are not there. Raises as `subscribe_batches` does.
+    Windows older than the traffic stream keeps are not there, nor are reports of tokens, which mean
+    nothing after a minute. Raises as `subscribe_batches` does.
     """
     events = windows = 0
     async with (
         aclosing(_up_to_now(log, ALL_EVENTS)) as first,
         aclosing(_up_to_now(traffic, ALL_TRAFFIC)) as second,
     ):
-        async for recorded in _merged(first, second):
+        async for recorded in _merged(first, _windows(second)):
             file.write(codec.encode_recorded(recorded) + b"\n")
             if is_traffic(recorded):
                 windows += 1
@@ -171,6 +172,14 @@ async def _up_to_now(log: EventLog, pattern: str) -> AsyncGenerator[Recorded, No
                     yield recorded
             if batch[-1].position >= until:
                 return
+
+
+async def _windows(
+    traffic: AsyncGenerator[Recorded, None],
+) -> AsyncGenerator[Recorded, None]:
+    async for recorded in traffic:
+        if is_traffic(recorded):
+            yield recorded
 
 
 async def _merged(

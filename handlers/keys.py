@@ -73,6 +73,12 @@ class Keyring:
     def exists(self, name: str) -> bool:
         return name in self.tenants
 
+    def tokens_per_minute(self, tenant: str, key_id: str) -> int | None:
+        """The budget of a key; None when it has none, or is not known."""
+        state = self.tenants.get(tenant)
+        key = state.keys.get(key_id) if state is not None else None
+        return key.tokens_per_minute if key is not None else None
+
     def quota(self, name: str) -> Quota | None:
         """The tenant's quota; None when none was ever set."""
         state = self.tenants.get(name)

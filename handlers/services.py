@@ -149,6 +149,12 @@ class CreateTenant(Payload, frozen=True, kw_only=True):
 class IssueKey(Payload, frozen=True, kw_only=True):
     scopes: tuple[Scope, ...]
     expires_s: Annotated[float, msgspec.Meta(gt=0, le=EXPIRES_S_MAX)] | None = None
+    tokens_per_minute: int | None = None
+
+
+class SetKeyBudget(Payload, frozen=True, kw_only=True):
+    key_id: str
+    tokens_per_minute: int | None
 
 
 class RevokeKey(Payload, frozen=True, kw_only=True):
@@ -186,6 +192,7 @@ VERBS: Final[Mapping[tuple[str, str], tuple[type[Payload], Callable[[Operations]
             ("endpoint", "raise_alert"): (RaiseAlert, lambda o: o.raise_alert),
             ("tenant", "create"): (CreateTenant, lambda o: o.create_tenant),
             ("tenant", "issue_key"): (IssueKey, lambda o: _expiring(o.issue_key)),
+            ("tenant", "set_key_budget"): (SetKeyBudget, lambda o: o.set_key_budget),
             ("tenant", "revoke_key"): (RevokeKey, lambda o: o.revoke_key),
             ("tenant", "set_quota"): (SetQuota, lambda o: o.set_quota),
             ("node", "drain"): (DrainNode, lambda o: _tenantless(o.drain_node)),

@@ -212,4 +212,6 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     issued_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    tokens_per_minute: int | None
+    """Its budget; None is unbounded."""
     position: Position

@@ -13,11 +13,20 @@ from msgspec.structs import asdict, replace
 from engine.decisions.decider import Conflict, Decider, ForeignEvent, Invalid, NotFound
 from engine.decisions.maps import EMPTY, with_entry
 from events import Event
-from events.catalogue.tenants import KeyIssued, KeyRevoked, Quota, QuotaSet, Scope, TenantCreated
+from events.catalogue.tenants import (
+    KeyBudgetSet,
+    KeyIssued,
+    KeyRevoked,
+    Quota,
+    QuotaSet,
+    Scope,
+    TenantCreated,
+)
 from events.event import IDENTIFIER, SYSTEM_TENANT
 
 SCOPES: Final[frozenset[str]] = frozenset(get_args(Scope))
 QUOTA_MAX: Final = 1_000_000_000
+TOKENS_PER_MINUTE_MAX: Final = 1_000_000_000
 _SHA256: Final = re.compile(r"[0-9a-f]{64}\Z")
 
 # ---------------------------------------------------------------------------------------- Commands
@@ -37,6 +46,15 @@ class IssueKey(msgspec.Struct, frozen=True, kw_only=True):
     """Hex digest of the whole key as the client sends it."""
     scopes: tuple[str, ...]
     expires_at: datetime | None = None
+    tokens_per_minute: int | None = None
+    """What requests with it may take in any minute. None is unbounded."""
+
+
+class SetKeyBudget(msgspec.Struct, frozen=True, kw_only=True):
+    """In place of the one before. Raises UnknownKey, InvalidBudget."""
+
+    key_id: str
+    tokens_per_minute: int | None
 
 
 class RevokeKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +69,7 @@ class SetQuota(msgspec.Struct, frozen=True, kw_only=True):
     quota: Quota
 
 
-Command: TypeAlias = CreateTenant | IssueKey | RevokeKey | SetQuota
+Command: TypeAlias = CreateTenant | IssueKey | SetKeyBudget | RevokeKey | SetQuota
 
 
 class InvalidTenant(Invalid):
@@ -59,11 +77,15 @@ class InvalidTenant(Invalid):
 
 
 class InvalidKey(Invalid):
-    """A key without scopes, with unknown scopes, or without a digest."""
+    """A key without scopes or a digest, with unknown scopes, or with a budget out of bounds."""
 
 
 class InvalidQuota(Invalid):
     """A bound below zero or absurdly large."""
+
+
+class InvalidBudget(Invalid):
+    """A budget below zero or absurdly large."""
 
 
 class UnknownTenant(NotFound):
@@ -99,6 +121,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     scopes: tuple[Scope, ...]
     expires_at: datetime | None
     revoked: bool = False
+    tokens_per_minute: int | None = None
 
 
 class Tenant(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,6 +147,9 @@ def evolve(state: State, event: Event) -> State:
     match event:
         case KeyIssued():
             return replace(state, keys=with_entry(state.keys, event.key_id, _key(event)))
+        case KeyBudgetSet():
+            bounded = replace(state.keys[event.key_id], tokens_per_minute=event.tokens_per_minute)
+            return replace(state, keys=with_entry(state.keys, event.key_id, bounded))
         case KeyRevoked():
             revoked = replace(state.keys[event.key_id], revoked=True)
             return replace(state, keys=with_entry(state.keys, event.key_id, revoked))
@@ -134,7 +160,12 @@ def evolve(state: State, event: Event) -> State:
 
 
 def _key(event: KeyIssued) -> Key:
-    return Key(secret_sha256=event.secret_sha256, scopes=event.scopes, expires_at=event.expires_at)
+    return Key(
+        secret_sha256=event.secret_sha256,
+        scopes=event.scopes,
+        expires_at=event.expires_at,
+        tokens_per_minute=event.tokens_per_minute,
+    )
 
 
 # ------------------------------------------------------------------------------------------ decide
@@ -149,6 +180,8 @@ def decide(state: State, command: Command) -> Sequence[Event]:
     match command:
         case IssueKey():
             return _issue_key(state, command)
+        case SetKeyBudget():
+            return _set_key_budget(state, command)
         case RevokeKey():
             return _revoke_key(state, command)
         case SetQuota():
@@ -173,11 +206,13 @@ def _issue_key(state: Tenant, command: IssueKey) -> Sequence[Event]:
         secret_sha256=command.secret_sha256,
         scopes=tuple(cast(Scope, scope) for scope in dict.fromkeys(command.scopes)),
         expires_at=command.expires_at,
+        tokens_per_minute=command.tokens_per_minute,
     )
     known = state.keys.get(command.key_id)
     if known is None:
         return (issued,)
-    if replace(known, revoked=False) != _key(issued):
+    as_issued = replace(known, revoked=False, tokens_per_minute=issued.tokens_per_minute)
+    if as_issued != _key(issued):
         raise KeyExists(command.key_id)
     return ()
 
@@ -191,6 +226,23 @@ def _key_problems(command: IssueKey) -> Iterator[tuple[str, str]]:
         yield "scopes", "must not be empty"
     if not SCOPES.issuperset(command.scopes):
         yield "scopes", f"must be among {', '.join(sorted(SCOPES))}"
+    yield from _budget_problems(command.tokens_per_minute)
+
+
+def _budget_problems(tokens_per_minute: int | None) -> Iterator[tuple[str, str]]:
+    if tokens_per_minute is not None and not 0 <= tokens_per_minute <= TOKENS_PER_MINUTE_MAX:
+        yield "tokens_per_minute", f"must be 0 to {TOKENS_PER_MINUTE_MAX}"
+
+
+def _set_key_budget(state: Tenant, command: SetKeyBudget) -> Sequence[Event]:
+    if found := dict(_budget_problems(command.tokens_per_minute)):
+        raise InvalidBudget(found)
+    known = state.keys.get(command.key_id)
+    if known is None:
+        raise UnknownKey(command.key_id)
+    if known.tokens_per_minute == command.tokens_per_minute:
+        return ()
+    return (KeyBudgetSet(key_id=command.key_id, tokens_per_minute=command.tokens_per_minute),)
 
 
 def _revoke_key(state: Tenant, command: RevokeKey) -> Sequence[Event]:

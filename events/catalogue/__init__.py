@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from events.catalogue import endpoints, models, nodes, tenants, traffic
+from events.catalogue import budgets, endpoints, models, nodes, tenants, traffic
 from events.event import Event
 
 AGGREGATES: Final[Mapping[str, tuple[type[Event], ...]]] = MappingProxyType(
@@ -16,6 +16,7 @@ AGGREGATES: Final[Mapping[str, tuple[type[Event], ...]]] = MappingProxyType(
         "endpoint": endpoints.EVENTS,
         "node": nodes.EVENTS,
         "traffic": traffic.EVENTS,
+        "budget": budgets.EVENTS,
     }
 )
 """Aggregate -> its event classes."""

@@ -37,6 +37,15 @@ class KeyIssued(Event, frozen=True, kw_only=True, omit_defaults=True):
     """Hex digest of the whole key as the client sends it."""
     scopes: tuple[Scope, ...]
     expires_at: datetime | None = None
+    tokens_per_minute: int | None = None
+    """What requests with this key may take in any minute, over all gateways. None is unbounded."""
+
+
+class KeyBudgetSet(Event, frozen=True, kw_only=True, omit_defaults=True):
+    type: ClassVar[str] = "switchback.tenant.key_budget_set.v1"
+    key_id: str
+    tokens_per_minute: int | None
+    """In place of the one before. None is unbounded."""
 
 
 class KeyRevoked(Event, frozen=True, kw_only=True, omit_defaults=True):
@@ -49,4 +58,10 @@ class QuotaSet(Event, frozen=True, kw_only=True, omit_defaults=True):
     quota: Quota
 
 
-EVENTS: tuple[type[Event], ...] = (TenantCreated, KeyIssued, KeyRevoked, QuotaSet)
+EVENTS: tuple[type[Event], ...] = (
+    TenantCreated,
+    KeyIssued,
+    KeyBudgetSet,
+    KeyRevoked,
+    QuotaSet,
+)

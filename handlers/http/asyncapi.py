@@ -8,7 +8,7 @@ import msgspec
 
 from events.catalogue import AGGREGATES, BY_TYPE
 from events.codec import CONTENT_TYPE
-from events.event import IDENTIFIER
+from events.event import IDENTIFIER, TRAFFIC_AGGREGATES
 
 _REF: Final = "#/components/schemas/{name}"
 _IDENTIFIER: Final = IDENTIFIER.pattern.removesuffix(r"\Z")
@@ -40,7 +40,7 @@ def asyncapi_document() -> dict[str, Any]:
 
 
 def _channel(aggregate: str) -> dict[str, Any]:
-    root = "obs" if aggregate == "traffic" else "evt"
+    root = "obs" if aggregate in TRAFFIC_AGGREGATES else "evt"
     return {
         "address": f"{root}.{{tenant}}.{aggregate}.{{id}}",
         "description": (AGGREGATES[aggregate][0].__doc__ or aggregate).strip(),

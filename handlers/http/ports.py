@@ -75,9 +75,16 @@ class Operations(RolloutOperations, Protocol):
         *,
         scopes: Sequence[Scope],
         expires_at: datetime | None,
+        tokens_per_minute: int | None = None,
         metadata: Metadata,
     ) -> IssuedKey:
         """Returns when this process's `Tenants` knows it."""
+        ...
+
+    async def set_key_budget(
+        self, tenant: str, *, key_id: str, tokens_per_minute: int | None, metadata: Metadata
+    ) -> Applied:
+        """Returns when every live gateway holds the key to it."""
         ...
 
     async def revoke_key(self, tenant: str, *, key_id: str, metadata: Metadata) -> Applied:

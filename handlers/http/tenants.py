@@ -35,6 +35,19 @@ class IssueKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     scopes: tuple[Scope, ...]
     expires_s: Annotated[float, msgspec.Meta(gt=0, le=EXPIRES_S_MAX)] | None = None
     """From now; None never expires."""
+    tokens_per_minute: int | None = None
+    """What requests with it may take in any minute; None is unbounded."""
+
+
+class SetKeyBudget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    tokens_per_minute: int | None
+    """What requests with it may take in any minute; null is unbounded."""
+
+
+class KeyBudget(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    tokens_per_minute: int | None
+    position: Position
 
 
 class RevokedKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +85,11 @@ async def issue_key(request: Call, data: JSONBody[IssueKey]) -> Response[IssuedK
     if data.expires_s is not None:
         expires_at = metadata.time + timedelta(seconds=data.expires_s)
     issued = await request.operations.issue_key(
-        request.tenant, scopes=data.scopes, expires_at=expires_at, metadata=metadata
+        request.tenant,
+        scopes=data.scopes,
+        expires_at=expires_at,
+        tokens_per_minute=data.tokens_per_minute,
+        metadata=metadata,
     )
     return done(issued, position=issued.position, status=201)
 
@@ -85,6 +102,21 @@ async def list_keys(
     return await request.queries.tenants.keys(
         request.tenant, after=after, limit=limit, min_position=request.min_position
     )
+
+
+@put("/keys/{key:str}/budget", **needs("admin"))
+async def set_key_budget(
+    request: Call, key: Name, data: JSONBody[SetKeyBudget]
+) -> Response[KeyBudget]:
+    """Replace the key's budget, from the next request on."""
+    applied = await request.operations.set_key_budget(
+        request.tenant,
+        key_id=key,
+        tokens_per_minute=data.tokens_per_minute,
+        metadata=await request.metadata(),
+    )
+    answer = KeyBudget(id=key, tokens_per_minute=data.tokens_per_minute, position=applied.position)
+    return done(answer, position=applied.position)
 
 
 @delete("/keys/{key:str}", status_code=200, **needs("admin"))
@@ -106,4 +138,4 @@ async def set_quota(request: Call, data: JSONBody[Quota]) -> Response[SetQuota]:
 
 
 GLOBAL_HANDLERS: tuple[Any, ...] = (create_tenant, get_tenant)
-HANDLERS: tuple[Any, ...] = (issue_key, list_keys, revoke_key, set_quota)
+HANDLERS: tuple[Any, ...] = (issue_key, list_keys, set_key_budget, revoke_key, set_quota)

@@ -44,6 +44,7 @@ class IssuedKey(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     scopes: tuple[Scope, ...]
     expires_at: datetime | None
+    tokens_per_minute: int | None
 
 
 class RollbackView(

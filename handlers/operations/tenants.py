@@ -24,6 +24,7 @@ class TenantOperations(OperationsBase):
         *,
         scopes: Sequence[Scope],
         expires_at: datetime | None,
+        tokens_per_minute: int | None = None,
         metadata: Metadata,
     ) -> IssuedKey:
         """The secret is shown in this answer and its repeats, and kept nowhere."""
@@ -33,6 +34,7 @@ class TenantOperations(OperationsBase):
             secret_sha256=digest(secret),
             scopes=tuple(scopes),
             expires_at=expires_at,
+            tokens_per_minute=tokens_per_minute,
         )
         outcome = await self._handle_on_tenant(tenant, issue, metadata)
         assert outcome.state is not None, "a key that was not refused belongs to a tenant"
@@ -43,7 +45,15 @@ class TenantOperations(OperationsBase):
             key=secret,
             scopes=issued.scopes,
             expires_at=issued.expires_at,
+            tokens_per_minute=issued.tokens_per_minute,
         )
+
+    async def set_key_budget(
+        self, tenant: str, *, key_id: str, tokens_per_minute: int | None, metadata: Metadata
+    ) -> Applied:
+        """In place of the one before; None is unbounded."""
+        command = tenants.SetKeyBudget(key_id=key_id, tokens_per_minute=tokens_per_minute)
+        return await self._on_tenant(tenant, command, metadata)
 
     async def revoke_key(self, tenant: str, *, key_id: str, metadata: Metadata) -> Applied:
         return await self._on_tenant(tenant, tenants.RevokeKey(key_id=key_id), metadata)

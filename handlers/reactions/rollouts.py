@@ -8,7 +8,7 @@ that is over is never ended again: none is lost and none is taken twice, however
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
 from uuid import UUID, uuid5
@@ -28,8 +28,17 @@ from engine.analysis.stepping import (
 )
 from engine.decisions import endpoint
 from engine.decisions.decider import Refused
-from events import EntityId, EventLog, InvalidIdentifier, LogError, MalformedEvent, Metadata
+from events import (
+    EntityId,
+    EventLog,
+    InvalidIdentifier,
+    LogError,
+    MalformedEvent,
+    Metadata,
+    Recorded,
+)
 from events.catalogue.endpoints import Verdict
+from events.catalogue.traffic import WindowObserved
 from events.log import ALL_TRAFFIC
 from events.timers import Timers
 from handlers.commands import CommandHandler
@@ -128,7 +137,7 @@ class Rollouts:
             try:
                 async for batch in self._traffic.subscribe_batches(ALL_TRAFFIC, after=after):
                     after = batch[-1].position
-                    for key in {(each.entity.tenant, each.entity.id) for each in batch}:
+                    for key in _endpoints_of(batch):
                         await self._look(key)
             except MalformedEvent as error:
                 after = error.position
@@ -241,6 +250,15 @@ class Rollouts:
             actor="reaction:rollouts",
         )
         await self._commands.handle(endpoint.DECIDER, entity, command, metadata=metadata)
+
+
+def _endpoints_of(batch: Sequence[Recorded]) -> set[tuple[str, str]]:
+    """Those that windows came of."""
+    return {
+        (each.entity.tenant, each.entity.id)
+        for each in batch
+        if isinstance(each.event, WindowObserved)
+    }
 
 
 def _live(route: Route) -> endpoint.Rollout:

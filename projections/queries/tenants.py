@@ -18,7 +18,8 @@ _TENANT: Final = Query(
 _KEYS: Final = Query(
     Key,
     reads=["tenants"],
-    sql="""SELECT key_id AS id, scopes, issued_at, expires_at, revoked_at, position
+    sql="""SELECT key_id AS id, scopes, issued_at, expires_at, revoked_at,
+                  tokens_per_minute, position
              FROM switchback.keys WHERE tenant = $1 AND key_id > $2
             ORDER BY key_id LIMIT $3::bigint + 1""",
 )

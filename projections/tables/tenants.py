@@ -8,7 +8,15 @@ from types import MappingProxyType
 
 from msgspec.structs import replace
 
-from events.catalogue.tenants import KeyIssued, KeyRevoked, Quota, QuotaSet, Scope, TenantCreated
+from events.catalogue.tenants import (
+    KeyBudgetSet,
+    KeyIssued,
+    KeyRevoked,
+    Quota,
+    QuotaSet,
+    Scope,
+    TenantCreated,
+)
 from events.event import Recorded
 from projections.projection import On, Projection, Read
 from projections.table import Row, Table
@@ -28,6 +36,7 @@ class KeyRow(Row, frozen=True, kw_only=True):
     issued_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    tokens_per_minute: int | None
 
 
 TENANTS = Table("tenants", TenantRow, key=("tenant",))
@@ -63,8 +72,16 @@ def _key_issued(rows: WorkingSet, recorded: Recorded, event: KeyIssued) -> None:
             issued_at=recorded.time,
             expires_at=event.expires_at,
             revoked_at=None,
+            tokens_per_minute=event.tokens_per_minute,
         )
     )
+
+
+def _key_budget_set(rows: WorkingSet, recorded: Recorded, event: KeyBudgetSet) -> None:
+    key = rows[KEYS].get((recorded.entity.tenant, event.key_id))
+    if key is not None:
+        bounded = replace(key, tokens_per_minute=event.tokens_per_minute)
+        rows[KEYS].put(replace(bounded, position=recorded.position))
 
 
 def _key_revoked(rows: WorkingSet, recorded: Recorded, event: KeyRevoked) -> None:
@@ -78,19 +95,20 @@ def _tenant_row(recorded: Recorded) -> Iterable[Read]:
 
 
 def _key_row(recorded: Recorded) -> Iterable[Read]:
-    assert isinstance(recorded.event, KeyRevoked)
+    assert isinstance(recorded.event, KeyBudgetSet | KeyRevoked)
     yield KEYS, (recorded.entity.tenant, recorded.event.key_id)
 
 
 PROJECTION = Projection(
     name="tenants",
-    version=1,
+    version=2,
     tables=(TENANTS, KEYS),
     on=MappingProxyType(
         {
             TenantCreated: On(_created),
             QuotaSet: On(_quota_set, _tenant_row),
             KeyIssued: On(_key_issued),
+            KeyBudgetSet: On(_key_budget_set, _key_row),
             KeyRevoked: On(_key_revoked, _key_row),
         }
     ),

@@ -61,7 +61,8 @@ async def list_keys(tenant: str, /, *, as_json: AsJson = False, target: Target =
     """The keys of a tenant, without their secrets."""
     async with reading(target) as client:
         items = [item async for item in client.keys(tenant)]
-    print_items(items, ("id", "scopes", "issued_at", "expires_at", "revoked_at"), as_json=as_json)
+    columns = ("id", "scopes", "issued_at", "expires_at", "revoked_at", "tokens_per_minute")
+    print_items(items, columns, as_json=as_json)
 
 
 @keys.command(name="issue")
@@ -71,13 +72,32 @@ async def issue_key(
     /,
     *,
     expires_s: Annotated[float | None, Parameter(help="Seconds from now.")] = None,
+    tokens_per_minute: Annotated[int | None, Parameter(help="Its budget.")] = None,
     as_json: AsJson = False,
     target: Target = HERE,
 ) -> None:
     """Issue a key. It is shown this once."""
     async with commanding(target) as client:
-        answer = await client.issue_key(tenant, scopes=scopes, expires_s=expires_s)
+        answer = await client.issue_key(
+            tenant, scopes=scopes, expires_s=expires_s, tokens_per_minute=tokens_per_minute
+        )
     print_thing(answer, as_json=as_json)
+
+
+@keys.command(name="budget")
+async def set_key_budget(
+    tenant: str,
+    key_id: str,
+    /,
+    *,
+    tokens_per_minute: int | None = None,
+    as_json: AsJson = False,
+    target: Target = HERE,
+) -> None:
+    """Bound the tokens of any minute; without --tokens-per-minute they are unbounded."""
+    async with commanding(target) as client:
+        answer = await client.set_key_budget(tenant, key_id, tokens_per_minute=tokens_per_minute)
+    print_done(f"the budget of {key_id} is set", answer, as_json=as_json)
 
 
 @keys.command(name="revoke")

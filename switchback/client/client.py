@@ -218,10 +218,16 @@ class Client(RolloutCalls):
         return await self._transport.command("POST", "/api/v1/tenants", {"name": name})
 
     async def issue_key(
-        self, tenant: str, *, scopes: Sequence[str], expires_s: float | None = None
+        self,
+        tenant: str,
+        *,
+        scopes: Sequence[str],
+        expires_s: float | None = None,
+        tokens_per_minute: int | None = None,
     ) -> JSON:
         """The answer's `key` is shown this once."""
-        body = present({"scopes": list(scopes), "expires_s": expires_s})
+        members = {"expires_s": expires_s, "tokens_per_minute": tokens_per_minute}
+        body = {"scopes": list(scopes), **present(members)}
         return await self._transport.command("POST", f"{_tenant(tenant)}/keys", body)
 
     async def tenant(self, tenant: str) -> JSON:
@@ -230,6 +236,16 @@ class Client(RolloutCalls):
     def keys(self, tenant: str) -> AsyncIterator[JSON]:
         """Without their secrets; revoked and expired ones say so."""
         return self.of_tenant(tenant)._items("/keys")
+
+    async def set_key_budget(
+        self, tenant: str, key_id: str, *, tokens_per_minute: int | None
+    ) -> JSON:
+        """What requests with the key may take in any minute; None is unbounded."""
+        return await self._transport.command(
+            "PUT",
+            f"{_tenant(tenant)}/keys/{part(key_id)}/budget",
+            {"tokens_per_minute": tokens_per_minute},
+        )
 
     async def revoke_key(self, tenant: str, key_id: str) -> JSON:
         return await self._transport.command("DELETE", f"{_tenant(tenant)}/keys/{part(key_id)}")

@@ -25,7 +25,15 @@ from events.catalogue.endpoints import (
 )
 from events.catalogue.models import AliasMoved, ModelRegistered, VersionRegistered, VersionRetired
 from events.catalogue.nodes import NodeDraining
-from events.catalogue.tenants import KeyIssued, KeyRevoked, Quota, QuotaSet, Scope, TenantCreated
+from events.catalogue.tenants import (
+    KeyBudgetSet,
+    KeyIssued,
+    KeyRevoked,
+    Quota,
+    QuotaSet,
+    Scope,
+    TenantCreated,
+)
 from events.codec import CloudEvent, cloud_event
 from handlers.batching import BatchingReply, NodeSilent, NodeUnknown
 from handlers.http.ports import At
@@ -117,16 +125,33 @@ class FakeOperations(FakeRollouts):
         *,
         scopes: Sequence[Scope],
         expires_at: datetime | None,
+        tokens_per_minute: int | None = None,
         metadata: Metadata,
     ) -> IssuedKey:
         secret = self.tenants.add(tenant, *scopes)
         event = KeyIssued(
-            key_id="new", secret_sha256="0" * 64, scopes=tuple(scopes), expires_at=expires_at
+            key_id="new",
+            secret_sha256="0" * 64,
+            scopes=tuple(scopes),
+            expires_at=expires_at,
+            tokens_per_minute=tokens_per_minute,
         )
         position = await self._append(tenant, "tenant", tenant, event, metadata)
         return IssuedKey(
-            position=position, id="new", key=secret, scopes=tuple(scopes), expires_at=expires_at
+            position=position,
+            id="new",
+            key=secret,
+            scopes=tuple(scopes),
+            expires_at=expires_at,
+            tokens_per_minute=tokens_per_minute,
         )
+
+    async def set_key_budget(
+        self, tenant: str, *, key_id: str, tokens_per_minute: int | None, metadata: Metadata
+    ) -> Applied:
+        event = KeyBudgetSet(key_id=key_id, tokens_per_minute=tokens_per_minute)
+        position = await self._append(tenant, "tenant", tenant, event, metadata)
+        return Applied(position=position, changed=True)
 
     async def revoke_key(self, tenant: str, *, key_id: str, metadata: Metadata) -> Applied:
         event = KeyRevoked(key_id=key_id)

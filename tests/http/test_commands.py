@@ -96,7 +96,8 @@ async def test_a_key_is_shown_once_with_its_expiry(house: House) -> None:
         "/api/v1/tenants/acme/keys", json={"scopes": ["read", "infer"], "expires_s": 3600}
     )
     issued = response.json()
-    assert set(issued) == {"position", "id", "key", "scopes", "expires_at"}
+    members = {"position", "id", "key", "scopes", "expires_at", "tokens_per_minute"}
+    assert set(issued) == members
     assert issued["expires_at"] is not None
     headers = {"Authorization": f"Bearer {issued['key']}"}
     assert (await house.client.get("/api/v1/models", headers=headers)).status_code == 200
