@@ -138,7 +138,9 @@ def test_no_retry_after_is_too_strange(value: str) -> None:
     [
         (400, Invalid, "invalid", "answered"),
         (401, Refused, "runtime_failed", "answered"),
-        (404, Invalid, "invalid", "answered"),
+        (404, Refused, "runtime_failed", "answered"),
+        (415, Refused, "runtime_failed", "answered"),
+        (422, Invalid, "invalid", "answered"),
         (429, Busy, "overloaded", "answered"),
         (500, Refused, "runtime_failed", "failed"),
         (503, Refused, "runtime_failed", "failed"),
@@ -184,3 +186,21 @@ def test_a_refusal_may_be_any_garbage(body: bytes) -> None:
 def test_what_is_said_is_bounded() -> None:
     said = msgspec.json.encode({"error": {"message": "x" * 10_000}})
     assert len(refused(400, said).detail) < 400
+
+
+@pytest.mark.parametrize(
+    ("error", "field"),
+    [
+        ({"message": "too large", "param": "max_tokens"}, "max_tokens"),
+        ({"message": "no such role", "param": "messages[0].role"}, "messages[0].role"),
+        ({"message": "no such role", "param": "a: b\r\nc"}, None),
+        ({"message": "no such role", "param": None}, None),
+        ("too large", None),
+    ],
+)
+def test_the_member_that_a_refusal_is_about_is_known_when_it_was_named(
+    error: object, field: str | None
+) -> None:
+    failure = refused(400, msgspec.json.encode({"error": error}))
+    assert isinstance(failure, Invalid)
+    assert failure.field == field

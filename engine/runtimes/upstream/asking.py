@@ -59,8 +59,8 @@ def runtime_failure(failure: UpstreamFailed) -> RuntimeFailed:
     """What a call raised, as a runtime raises it."""
     match failure.code:
         case "invalid":
-            field = failure.field if isinstance(failure, Invalid) else "inputs"
-            return RequestRefused(field, failure.detail)
+            field = failure.field if isinstance(failure, Invalid) else None
+            return RequestRefused(field or "inputs", failure.detail)
         case "overloaded":
             return VersionOverloaded(failure.detail, retry_after_s=failure.retry_after_s)
         case "unavailable":

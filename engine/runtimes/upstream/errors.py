@@ -110,8 +110,13 @@ class Invalid(Refused):
     """It refused the request itself: the same request would be refused again."""
 
     code = "invalid"
-    field: str = "inputs"
-    """The member of the request that it named, if it did."""
+
+    def __init__(
+        self, detail: str, *, status: int, retry_after_s: float | None, field: str | None = None
+    ) -> None:
+        super().__init__(detail, status=status, retry_after_s=retry_after_s)
+        self.field = field
+        """The member of the request that it named, if it did."""
 
 
 class NotCalled(UpstreamFailed):

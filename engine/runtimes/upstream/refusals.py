@@ -16,8 +16,10 @@ REFUSAL_BYTES_MAX: Final = 16 * 2**10
 SAID_CHARS_MAX: Final = 300
 RETRY_AFTER_SECONDS_MAX: Final = 3_600.0
 
-_ABOUT_THE_REQUEST: Final = frozenset({400, 404, 413, 415, 422})
+_ABOUT_THE_REQUEST: Final = frozenset({400, 413, 422})
+"""What we ask for, and in which form, is the version's affair: 404 and 415 are not among them."""
 _SECONDS: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
+_FIELD: Final = re.compile(r"[A-Za-z_][\w.\[\]]{0,99}", re.ASCII)
 _UNPRINTABLE: Final = re.compile(r"[^\S ]|[\x00-\x1f\x7f-\x9f]")
 
 
@@ -35,9 +37,9 @@ def refusal_of(
         return Busy(detail, status=status, retry_after_s=after_s)
     if status not in _ABOUT_THE_REQUEST:
         return Refused(detail, status=status, retry_after_s=after_s)
-    said = _said_in(body, secret)
+    said, field = _said_in(body, secret)
     detail = f"{detail}: {said}" if said else detail
-    return Invalid(detail, status=status, retry_after_s=after_s)
+    return Invalid(detail, status=status, retry_after_s=after_s, field=field)
 
 
 def retry_after_seconds(value: str | None, *, now: datetime) -> float | None:
@@ -63,14 +65,16 @@ def _phrase(status: int) -> str:
         return ""
 
 
-def _said_in(body: bytes, secret: str | None) -> str:
+def _said_in(body: bytes, secret: str | None) -> tuple[str, str | None]:
+    """The message, and the member of the request that it is about."""
     try:
-        said = _message_in(msgspec.json.decode(body))
+        document = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return ""
+        return "", None
+    said = _message_in(document)
     if secret is not None:
         said = said.replace(secret, "***")
-    return _UNPRINTABLE.sub(" ", said)[:SAID_CHARS_MAX]
+    return _UNPRINTABLE.sub(" ", said)[:SAID_CHARS_MAX], _field_in(document)
 
 
 def _message_in(document: Any) -> str:
@@ -79,3 +83,9 @@ def _message_in(document: Any) -> str:
         if isinstance(document, dict):
             document = document.get(name, document)
     return document if isinstance(document, str) else ""
+
+
+def _field_in(document: Any) -> str | None:
+    error = document.get("error") if isinstance(document, dict) else None
+    field = error.get("param") if isinstance(error, dict) else None
+    return field if isinstance(field, str) and _FIELD.fullmatch(field) else None
