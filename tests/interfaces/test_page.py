@@ -17,11 +17,13 @@ SECONDS = 60.0
 
 
 def test_each_interface_has_an_example():
-    assert len(EXAMPLES) == 2
+    assert len(EXAMPLES) == 3
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("code", "printed"), EXAMPLES, ids=["ofrep", "inference protocol"])
+@pytest.mark.parametrize(
+    ("code", "printed"), EXAMPLES, ids=["openai", "ofrep", "inference protocol"]
+)
 async def test_an_example_prints_what_the_page_says(
     served: System, tmp_path: Path, code: str, printed: str
 ):
