@@ -6,6 +6,7 @@ from itertools import product
 from typing import Final
 
 import pytest
+from msgspec.structs import replace
 
 from engine.decisions.decider import Refused, fold
 from engine.decisions.endpoint import (
@@ -59,6 +60,7 @@ from tests.decisions.rollouts import (
     promote,
     promote_fully,
     resume,
+    shared,
     start,
     started,
     under_way,
@@ -88,6 +90,17 @@ STATES: Final[dict[str, list[Event]]] = {
     "rollout, paused": [created(), started(), paused(0)],
     "rollout, completed": [created(), *under_way(LAST), rolled_out()],
     "rollout, aborted": [created(), started(), *aborted_and_back()],
+    "with fallbacks": [created(), policy_set(replace(full(V1), fallback=(V3, V2)))],
+    "moved, with fallbacks": [
+        created(),
+        *swapped(V1, V2, "s0"),
+        policy_set(replace(full(V2), fallback=(V2, V3, V1))),
+    ],
+    "rollout, with fallbacks": [
+        created(),
+        policy_set(replace(full(V1), fallback=(V2, V3))),
+        started(policy=replace(shared(STEPS[0].weight), fallback=(V2, V3))),
+    ],
     "warned": [created(), *swapped(V1, V2, "s0"), warned(V2)],
     "alarmed": [created(), alarmed(V1)],
 }
@@ -158,6 +171,10 @@ def test_whoever_rolls_back_second_wins(before: History) -> None:
             assert (state.swap, state.rollout) == (None, None)
             continue
         state = state_of(outcome.then(outcome.decided))
+        loser = state_of(history)
+        assert {*loser.arrivals, loser.incoming}.isdisjoint(
+            {*state.policy.fallback} - {state.active}
+        )
         assert sole(state.policy) == state.active
         assert (state.swap, state.rollout) == (None, None)
 
