@@ -19,6 +19,7 @@ from typing import Final, TypeAlias
 from switchback.bench import (
     commands,
     detection,
+    generation,
     inference,
     judgement,
     replays,
@@ -62,6 +63,7 @@ LINES: Final[Mapping[str, Line]] = MappingProxyType(
         inference.NAME: inference.measure,
         upstreams.NAME: upstreams.measure,
         scheduling.NAME: scheduling.measure,
+        generation.NAME: generation.measure,
         judgement.NAME: judgement.measure,
         detection.NAME: detection.measure,
         soak.NAME: soak.measure,

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-Unit: TypeAlias = Literal["/s", "s", "ms", "us", "%", "count", "requests"]
+Unit: TypeAlias = Literal["/s", "s", "ms", "us", "%", "count", "requests", "times", "bytes"]
 
 
 class Goal(msgspec.Struct, frozen=True):

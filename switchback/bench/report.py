@@ -16,8 +16,17 @@ _UNITS: Final[dict[Unit, str]] = {
     "%": " %",
     "count": "",
     "requests": " requests",
+    "times": " times",
+    "bytes": " bytes",
 }
-_DIGITS: Final[dict[Unit, int]] = {"/s": 0, "s": 1, "count": 0, "requests": 0}
+_DIGITS: Final[dict[Unit, int]] = {
+    "/s": 0,
+    "s": 1,
+    "count": 0,
+    "requests": 0,
+    "times": 1,
+    "bytes": 0,
+}
 _SIGNS: Final = {"at least": "≥", "at most": "≤"}
 
 

@@ -29,6 +29,12 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     scheduled_steps: int = 200
     """Timed, for each number of running requests."""
     scheduled_requests: int = 1_000
+    generated: int = 512
+    """Answers of mixed lengths in a round; in batches of 64."""
+    generated_singly: int = 48
+    """Of those, one at a time."""
+    prefixes: int = 10
+    """In a round, each shared by two prompts."""
     judged_runs: int = 2_000
     """Simulated runs behind each probability of a false alarm; of other figures, a tenth."""
     judged_windows: int = 20_000
@@ -58,6 +64,9 @@ QUICK: Final = Sizes(
     inferences=300,
     chats=300,
     scheduled_steps=100,
+    generated=128,
+    generated_singly=16,
+    prefixes=4,
     judged_runs=400,
     judged_windows=5_000,
     detections=3,

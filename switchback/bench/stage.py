@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import shutil
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import mkdtemp
+from types import MappingProxyType
 from typing import Any, Final, TypeVar, TypeVarTuple
 
 import msgspec
@@ -32,6 +34,10 @@ Arguments = TypeVarTuple("Arguments")
 
 READY_SECONDS_MAX: Final = 60.0
 STOP_SECONDS_MAX: Final = 30.0
+_ONE_THREAD: Final = MappingProxyType(
+    dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+)
+"""Of linear algebra, as in the processes of language models."""
 _context: Final = multiprocessing.get_context("spawn")
 
 
@@ -54,6 +60,8 @@ class Stage:
         self._settings = settings
         self._stack = stack
         self._clients = ProcessPoolExecutor(1, _context, initializer=_leave_signals_alone)
+        with _environment(_ONE_THREAD):  # which is read once, as the process begins
+            self._clients.submit(_nothing)
         stack.push_async_callback(asyncio.to_thread, self._clients.shutdown)
 
     async def start(self, *roles: Role, name: str = "local") -> System:
@@ -127,6 +135,25 @@ def _receive(pipe: Connection) -> Serving:
 
 def _run(work: Callable[[*Arguments], Coroutine[Any, Any, T]], arguments: tuple[*Arguments]) -> T:
     return uvloop.run(work(*arguments))
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """For processes that are started meanwhile."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _nothing() -> None:
+    pass
 
 
 def _leave_signals_alone() -> None:
