@@ -1,7 +1,8 @@
 """Registrations: what the body of a model or a version must look like.
 
 Whether parents exist, and which runtimes a build has, is decided in `engine.decisions.model`;
-whether an artifact is where it says and has that digest is checked by the node that loads it.
+whether an artifact is where it says and has that digest is checked by the node that loads it. What
+was released as a built-in model is known here already.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from engine.runtimes.configs import EchoConfig, LanguageConfig, PythonConfig
+from engine.runtimes.language.builtin import BUILTIN, SCHEME
 from engine.runtimes.upstream.config import UpstreamConfig
 from events.catalogue.models import Artifact, ModelRegistered, VersionRegistered
 from events.event import IDENTIFIER
@@ -107,6 +109,17 @@ def _artifact(artifact: Artifact | None) -> Iterator[Problem]:
         yield "artifact.sha256", "must be 64 lower-case hex digits"
     if not 0 <= artifact.size_bytes <= BYTES_MAX:
         yield "artifact.size_bytes", f"must be 0 to {BYTES_MAX}"
+    yield from _builtin(artifact)
+
+
+def _builtin(artifact: Artifact) -> Iterator[Problem]:
+    scheme, _, name = artifact.uri.rpartition("/")
+    released = BUILTIN.get(name) if f"{scheme}/" == SCHEME else None
+    if released is not None:
+        if artifact.sha256 != released.sha256:
+            yield "artifact.sha256", f"must be {released.sha256}, as {name} was released"
+        if artifact.size_bytes != released.size_bytes:
+            yield "artifact.size_bytes", f"must be {released.size_bytes}, as {name} was released"
 
 
 def _labels(labels: Mapping[str, str]) -> Iterator[Problem]:
@@ -164,6 +177,13 @@ def _config(version: VersionRegistered) -> Iterator[Problem]:
     runtime = RUNTIMES[version.runtime]
     if runtime.needs_artifact and version.artifact is None:
         yield "artifact", "is missing"
+    problems = dict(_fields(version, runtime))
+    yield from problems.items()
+    if not problems:
+        yield from _together(version.config, runtime)
+
+
+def _fields(version: VersionRegistered, runtime: Runtime) -> Iterator[Problem]:
     fields = {field.name: field for field in msgspec.structs.fields(runtime.config)}
     for name, field in fields.items():
         if field.required and name not in version.config:
@@ -174,6 +194,18 @@ def _config(version: VersionRegistered) -> Iterator[Problem]:
             yield path, f"is not known to runtime {version.runtime}"
         elif (problem := _misfit(value, fields[name].type)) is not None:
             yield path, problem
+
+
+def _together(config: Mapping[str, Any], runtime: Runtime) -> Iterator[Problem]:
+    """Fields that are right each, and do not go together: `<field>: <problem>`, says the type."""
+    try:
+        msgspec.convert(config, runtime.config)
+    except msgspec.ValidationError as error:
+        field, _, problem = str(error).partition(": ")
+        if field in {each.name for each in msgspec.structs.fields(runtime.config)}:
+            yield f"config.{field}", problem
+        else:
+            yield "config", str(error)
 
 
 def _misfit(value: Any, type_: Any) -> str | None:

@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from hashlib import file_digest, sha256
+from io import BufferedReader
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -29,6 +30,8 @@ from engine.runtimes.language.builtin import SCHEME, BuiltinUnknown, builtin_dir
 from events.catalogue.models import Artifact
 
 ARTIFACT_FILES_MAX: Final = 100_000
+READ_BYTES_MAX: Final = 2**30
+"""Of a file that is kept in memory."""
 _URI_CHARS_MAX: Final = 4_096
 _IGNORED: Final = "__pycache__"
 
@@ -107,6 +110,28 @@ def verify_artifact(artifact: Artifact, roots: Sequence[Path]) -> Path:
     return path
 
 
+def read_artifact(path: Path, *, kept: Collection[str]) -> tuple[str, dict[str, bytes]]:
+    """The digest of a directory, and what the files in it are whose names are in `kept`: the very
+    bytes that the digest was taken of, whoever may write there meanwhile. Raises ArtifactRefused.
+    """
+    lines = sha256()
+    files: dict[str, bytes] = {}
+    try:
+        for name, size in _files(path):
+            if name not in kept:
+                digest = _file_digest(path / name)
+            elif size > READ_BYTES_MAX:
+                raise ArtifactUnfit(f"{name}: more than {READ_BYTES_MAX} bytes")
+            else:
+                with _opened(path / name) as file:
+                    files[name] = file.read(READ_BYTES_MAX)
+                digest = sha256(files[name]).hexdigest()
+            lines.update(f"{digest}  {name}\n".encode())
+    except OSError as error:
+        raise ArtifactMissing(error.strerror or "cannot be read") from error
+    return lines.hexdigest(), files
+
+
 def _path_of(uri: str) -> str:
     if len(uri) > _URI_CHARS_MAX:
         raise ValueError("too long")
@@ -172,6 +197,10 @@ def _digest(path: Path, files: list[tuple[str, int]]) -> str:
 
 
 def _file_digest(path: Path) -> str:
-    # Not through a link, should one have taken the file's place since it was listed.
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+    with _opened(path) as file:
         return file_digest(file, "sha256").hexdigest()
+
+
+def _opened(path: Path) -> BufferedReader:
+    # Not through a link, should one have taken the file's place since it was listed.
+    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")

@@ -8,21 +8,31 @@ import msgspec
 from litestar import Response, get, post
 from litestar.params import JSONBody
 
+from engine.runtimes.language.builtin import BUILTIN, SCHEME
 from events import Position
 from events.catalogue.models import Artifact, RuntimeName
 from handlers.http.access import needs
 from handlers.http.call import Call, done
 from handlers.http.parameters import LIMIT_DEFAULT, AfterName, Limit, Name, VersionName
-from handlers.http.problems import Rejected, not_found
+from handlers.http.problems import Rejected, invalid, not_found
 from handlers.http.views import VersionApplied
 from projections.results import Lineage, Page, Version
+
+
+class ArtifactBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The files of a version. Of built-in models digest and size are known, and may be left out."""
+
+    uri: str
+    """`file:///...` under a configured root, or `builtin://facts-1`, `-2` or `-3`."""
+    sha256: str | None = None
+    size_bytes: int | None = None
 
 
 class RegisterVersion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     version: str
     runtime: RuntimeName
     config: dict[str, Any] = {}
-    artifact: Artifact | None = None
+    artifact: ArtifactBody | None = None
     parent: str | None = None
     """`model@version` of the version this one was made from."""
     memory_bytes: int | None = None
@@ -61,13 +71,14 @@ async def register_version(
     """
     if data.runtime == "python" and "admin" not in request.caller.principal.scopes:
         raise Rejected("forbidden", "runtime 'python' runs code: the key lacks the scope 'admin'")
+    artifact = None if data.artifact is None else _artifact(data.artifact)
     applied = await request.operations.register_version(
         request.tenant,
         model=model,
         version=data.version,
         runtime=data.runtime,
         config=data.config,
-        artifact=data.artifact,
+        artifact=artifact,
         parent=data.parent,
         memory_bytes=data.memory_bytes,
         labels=data.labels,
@@ -75,7 +86,9 @@ async def register_version(
         metadata=await request.metadata(),
     )
     status = 201 if applied.changed else 200
-    return done(_registered(model, data, applied), position=applied.position, status=status)
+    return done(
+        _registered(model, data, artifact, applied), position=applied.position, status=status
+    )
 
 
 @get("/models/{model:str}/versions", **needs("read"))
@@ -127,13 +140,29 @@ async def retire_version(
     return done(answer, position=applied.position)
 
 
-def _registered(model: str, data: RegisterVersion, applied: VersionApplied) -> RegisteredVersion:
+def _artifact(body: ArtifactBody) -> Artifact:
+    """With what is known of a built-in model, where the body says nothing. Raises Rejected."""
+    sha256, size_bytes = body.sha256, body.size_bytes
+    if body.uri.startswith(SCHEME) and body.uri.removeprefix(SCHEME) in BUILTIN:
+        released = BUILTIN[body.uri.removeprefix(SCHEME)]
+        sha256 = released.sha256 if sha256 is None else sha256
+        size_bytes = released.size_bytes if size_bytes is None else size_bytes
+    if sha256 is None:
+        raise invalid({"artifact.sha256": "is missing"})
+    if size_bytes is None:
+        raise invalid({"artifact.size_bytes": "is missing"})
+    return Artifact(uri=body.uri, sha256=sha256, size_bytes=size_bytes)
+
+
+def _registered(
+    model: str, data: RegisterVersion, artifact: Artifact | None, applied: VersionApplied
+) -> RegisteredVersion:
     return RegisteredVersion(
         model=model,
         version=data.version,
         runtime=data.runtime,
         config=data.config,
-        artifact=data.artifact,
+        artifact=artifact,
         parent=data.parent,
         memory_bytes=data.memory_bytes,
         labels=data.labels,

@@ -105,9 +105,9 @@ def _not_finite(directory: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (_without("config.json"), "config.json: No such file"),
-        (_without("tokenizer.json"), "tokenizer.json: No such file"),
-        (_without("model.safetensors"), "model.safetensors: No such file"),
+        (_without("config.json"), "config.json: is missing"),
+        (_without("tokenizer.json"), "tokenizer.json: is missing"),
+        (_without("model.safetensors"), "model.safetensors: is missing"),
         (_with("config.json", b"{"), "config.json: "),
         (_with("config.json", b"\xff\xfe"), "config.json: "),
         (_with("config.json", b"{}"), "config.json: Object missing required field"),

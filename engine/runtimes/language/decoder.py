@@ -122,8 +122,3 @@ def empty_cache(config: ModelConfig, *, blocks: int, block_tokens: int) -> KvCac
         block_tokens=block_tokens,
         head_width=config.head_width,
     )
-
-
-def cache_bytes(config: ModelConfig, *, blocks: int, block_tokens: int) -> int:
-    """What such a cache takes."""
-    return empty_cache(config, blocks=1, block_tokens=block_tokens).block_bytes * blocks

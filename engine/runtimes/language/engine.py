@@ -24,7 +24,7 @@ from engine.batching import (
 from engine.runtimes.configs import LanguageConfig
 from engine.runtimes.language.asking import Asked
 from engine.runtimes.language.choices import Choice, requests_of, tokens_of
-from engine.runtimes.language.decoder import cache_bytes
+from engine.runtimes.language.decoder import empty_cache
 from engine.runtimes.language.executor import BLOCK_TOKENS, LanguageExecutor
 from engine.runtimes.language.outbox import Outbox
 from engine.runtimes.language.rehearsal import RehearsingExecutor
@@ -196,7 +196,7 @@ class Engine:
 
 
 def _executor(model: LanguageModel, config: LanguageConfig) -> LanguageExecutor:
-    one = cache_bytes(model.config, blocks=1, block_tokens=BLOCK_TOKENS)
+    one = empty_cache(model.config, blocks=1, block_tokens=BLOCK_TOKENS).block_bytes
     if config.kv_bytes < one:
         raise MemoryError(f"kv_bytes: {config.kv_bytes}; one block takes {one}")
     return LanguageExecutor(model, blocks=config.kv_bytes // one)

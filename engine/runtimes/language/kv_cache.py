@@ -16,8 +16,9 @@ class KvCache:
         self.block_tokens = block_tokens
         # Zeros, not garbage: places behind the end of a text are read and then weigh nothing, but
         # nothing times not-a-number would be not-a-number.
+        # Written, not only promised, so that what a version takes can be measured at once.
         shape = (layers, blocks, block_tokens, 2 * head_width)
-        self._stored = np.zeros(shape, dtype=np.float32)
+        self._stored = np.full(shape, np.float32(0))
         self._places = self._stored.reshape(layers, blocks * block_tokens, 2 * head_width)
 
     @property

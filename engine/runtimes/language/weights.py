@@ -15,7 +15,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from engine.runtimes.artifacts import ArtifactDiffers, ArtifactRefused, describe_artifact
+from engine.runtimes.artifacts import ArtifactDiffers, ArtifactRefused, read_artifact
 from engine.runtimes.language.builtin import BUILTIN, builtin_directory
 from engine.runtimes.language.config import ModelConfig, parameter_shapes
 from engine.runtimes.language.tokenizer import Tokenizer, TokenizerFile
@@ -23,7 +23,6 @@ from engine.runtimes.language.tokenizer import Tokenizer, TokenizerFile
 CONFIG_FILE: Final = "config.json"
 TOKENIZER_FILE: Final = "tokenizer.json"
 WEIGHTS_FILE: Final = "model.safetensors"
-_FILE_BYTES_MAX: Final = 2**30
 
 Parsed = TypeVar("Parsed")
 
@@ -42,14 +41,13 @@ class LanguageModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load_model(directory: Path, *, sha256: str | None = None) -> LanguageModel:
-    """The model in `directory`, once its digest (as `describe_artifact` takes it) is found to be
-    `sha256`, if that is given. Raises ArtifactRefused."""
-    if sha256 is not None:
-        digest = describe_artifact(directory).sha256
-        if digest != sha256.lower():
-            raise ArtifactDiffers(f"SHA-256 {digest}, expected was {sha256[:64]}")
-    config = _parsed(directory / CONFIG_FILE, ModelConfig)
-    file = _parsed(directory / TOKENIZER_FILE, TokenizerFile)
+    """The model in `directory`, whose digest (as `describe_artifact` takes it) is `sha256`, if that
+    is given: of the bytes that were read, which are read once. Raises ArtifactRefused."""
+    digest, files = read_artifact(directory, kept=(CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE))
+    if sha256 is not None and digest != sha256.lower():
+        raise ArtifactDiffers(f"SHA-256 {digest}, expected was {sha256[:64]}")
+    config = _parsed(files, CONFIG_FILE, ModelConfig)
+    file = _parsed(files, TOKENIZER_FILE, TokenizerFile)
     try:
         tokenizer = Tokenizer(file.merges)
     except ValueError as error:
@@ -58,7 +56,7 @@ def load_model(directory: Path, *, sha256: str | None = None) -> LanguageModel:
         raise ModelRefused(
             f"{TOKENIZER_FILE}: {tokenizer.vocabulary} tokens, the network has {config.vocabulary}"
         )
-    parameters = _parameters(directory / WEIGHTS_FILE, config)
+    parameters = _parameters(files, config)
     return LanguageModel(config=config, tokenizer=tokenizer, parameters=parameters)
 
 
@@ -84,31 +82,28 @@ def save_model(
     (directory / WEIGHTS_FILE).write_bytes(safetensors.numpy.save(halves))
 
 
-def _parsed(path: Path, type_: type[Parsed]) -> Parsed:
+def _parsed(files: Mapping[str, bytes], name: str, type_: type[Parsed]) -> Parsed:
     try:
-        return msgspec.json.decode(_bytes(path), type=type_)
+        return msgspec.json.decode(_found(files, name), type=type_)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ModelRefused(f"{path.name}: {error}") from error
+        raise ModelRefused(f"{name}: {error}") from error
 
 
-def _parameters(path: Path, config: ModelConfig) -> dict[str, NDArray[np.float32]]:
+def _parameters(files: Mapping[str, bytes], config: ModelConfig) -> dict[str, NDArray[np.float32]]:
     try:
-        stored = safetensors.numpy.load(_bytes(path))
+        stored = safetensors.numpy.load(_found(files, WEIGHTS_FILE))
     except (SafetensorError, KeyError, ValueError) as error:
-        raise ModelRefused(f"{path.name}: {error}") from error
+        raise ModelRefused(f"{WEIGHTS_FILE}: {error}") from error
     shapes = parameter_shapes(config)
     if {name: array.shape for name, array in stored.items()} != shapes:
-        raise ModelRefused(f"{path.name}: other tensors than {CONFIG_FILE} tells of")
+        raise ModelRefused(f"{WEIGHTS_FILE}: other tensors than {CONFIG_FILE} tells of")
     parameters = {name: array.astype(np.float32) for name, array in stored.items()}
     if not all(np.isfinite(array).all() for array in parameters.values()):
-        raise ModelRefused(f"{path.name}: numbers that are not finite")
+        raise ModelRefused(f"{WEIGHTS_FILE}: numbers that are not finite")
     return parameters
 
 
-def _bytes(path: Path) -> bytes:
-    try:
-        if path.stat().st_size > _FILE_BYTES_MAX:
-            raise ModelRefused(f"{path.name}: more than {_FILE_BYTES_MAX} bytes")
-        return path.read_bytes()
-    except OSError as error:
-        raise ModelRefused(f"{path.name}: {error.strerror or 'cannot be read'}") from error
+def _found(files: Mapping[str, bytes], name: str) -> bytes:
+    if name not in files:
+        raise ModelRefused(f"{name}: is missing")
+    return files[name]
