@@ -13,20 +13,29 @@ failures out of one as the weight is larger, and knows nothing of what load does
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
+from functools import partial
 from math import floor
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 
-from engine.analysis.counts import slower_than
+from engine.analysis.counts import Metric, slower_than
 from engine.analysis.sketches import Merged
 from engine.whatif.record import RecordedRollout
 from events.catalogue.endpoints import Analysis
-from events.catalogue.traffic import LatencySketch, Units, VersionWindow, WindowObserved
+from events.catalogue.traffic import (
+    CheckWindow,
+    LatencySketch,
+    Units,
+    VersionWindow,
+    WindowObserved,
+)
 
 TOGETHER_SECONDS_MAX: Final = 60.0
+
+Recount: TypeAlias = Callable[[VersionWindow], VersionWindow]
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,10 +44,12 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
     requests: int
     errors: dict[str, int]
     timeouts: int
-    """Of keys, as `errors_of_keys` and `slow`."""
+    """Of keys, as `errors_of_keys`, `slow` and `bad`."""
     errors_of_keys: int
     slow: int
+    bad: int
     latency: LatencySketch | None
+    checks: CheckWindow | None
 
 
 class Together(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,7 +131,26 @@ class Estimates:
                 errors=self._take(version, "errors", rates.errors_of_keys * times),
                 timeouts=self._take(version, "timeouts", rates.timeouts * times),
                 slow=self._take(version, "slow", rates.slow * times),
+                bad=self._take(version, "bad", rates.bad * times),
             ),
+            checks=self._checks(version, rates.checks, times),
+        )
+
+    def _checks(self, version: str, checks: CheckWindow | None, times: float) -> CheckWindow | None:
+        """Parts and what they are parts of are taken apart, so that no part is more than all."""
+        if checks is None:
+            return None
+        bad = self._take(version, "bad answers", checks.bad * times)
+        good = self._take(version, "good answers", (checks.checked - checks.bad) * times)
+        bad_keys = self._take(version, "bad keys", checks.bad_keys * times)
+        good_keys = self._take(version, "good keys", (checks.keys - checks.bad_keys) * times)
+        return CheckWindow(
+            checked=good + bad,
+            bad=bad,
+            failed=self._take(version, "failed checks", checks.failed * times),
+            dropped=self._take(version, "dropped checks", checks.dropped * times),
+            keys=good_keys + bad_keys,
+            bad_keys=bad_keys,
         )
 
     def _latency(
@@ -153,18 +183,19 @@ class Estimates:
 
 
 def measured_by(analysis: Analysis, rollout: RecordedRollout) -> Sequence[WindowObserved]:
-    """The rollout's windows, with `slow` keys by the limit of the analysis.
+    """The rollout's windows as gateways would have counted them for this analysis.
 
-    Gateways counted them by the recorded limit. For another one every slow request counts as a key.
+    They counted slow keys by the recorded limit; for another one every slow request counts as a
+    key. They asked the recorded check; what another would have said is not known.
     """
-    limit_ms = analysis.max_latency_ms
-    if limit_ms is None or limit_ms == rollout.analysis.max_latency_ms:
+    recounts = [*_recounts(analysis, rollout.analysis)]
+    if not recounts:
         return rollout.windows
-    slow = slower_than(limit_ms)
 
     def measured(version: VersionWindow) -> VersionWindow:
-        units = msgspec.structs.replace(version.units, slow=slow(version).failures)
-        return msgspec.structs.replace(version, units=units)
+        for recounted in recounts:
+            version = recounted(version)
+        return version
 
     return [
         msgspec.structs.replace(
@@ -172,6 +203,24 @@ def measured_by(analysis: Analysis, rollout: RecordedRollout) -> Sequence[Window
         )
         for window in rollout.windows
     ]
+
+
+def _recounts(analysis: Analysis, recorded: Analysis) -> Iterator[Recount]:
+    limit_ms = analysis.max_latency_ms
+    if limit_ms is not None and limit_ms != recorded.max_latency_ms:
+        yield partial(_with_slow, slow=slower_than(limit_ms))
+    if analysis.check is not None and analysis.check != recorded.check:
+        yield _unchecked
+
+
+def _with_slow(version: VersionWindow, *, slow: Metric) -> VersionWindow:
+    units = msgspec.structs.replace(version.units, slow=slow(version).failures)
+    return msgspec.structs.replace(version, units=units)
+
+
+def _unchecked(version: VersionWindow) -> VersionWindow:
+    units = msgspec.structs.replace(version.units, bad=0)
+    return msgspec.structs.replace(version, units=units, checks=None)
 
 
 def _suffices(together: Together, share: float) -> bool:
@@ -201,5 +250,15 @@ def _rates(version: str, span: Sequence[WindowObserved]) -> Rates:
         timeouts=sum(window.units.timeouts for window in windows),
         errors_of_keys=sum(window.units.errors for window in windows),
         slow=sum(window.units.slow for window in windows),
+        bad=sum(window.units.bad for window in windows),
         latency=latency.sketch(),
+        checks=_all_checks(windows),
     )
+
+
+def _all_checks(windows: Sequence[VersionWindow]) -> CheckWindow | None:
+    found = [window.checks for window in windows if window.checks is not None]
+    if not found:
+        return None
+    names = CheckWindow.__struct_fields__
+    return CheckWindow(**{name: sum(getattr(one, name) for one in found) for name in names})

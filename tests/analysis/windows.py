@@ -10,6 +10,7 @@ from ddsketch import DDSketch
 from engine.analysis import Evidence, Judgement
 from events.catalogue.endpoints import Analysis, Step, Verdict
 from events.catalogue.traffic import (
+    CheckWindow,
     LatencySketch,
     ShadowWindow,
     Units,
@@ -90,3 +91,17 @@ def evidence(analysis: Analysis | None = None, *, share: float = 0.1) -> Evidenc
 
 def verdict(judgement: Judgement, metric: str) -> Verdict:
     return next(one for one in judgement.verdicts if one.metric == metric)
+
+
+def checked(
+    answers: int, bad: int = 0, *, failed: int = 0, bad_keys: int | None = None
+) -> VersionWindow:
+    """Answers that were checked, of requests without keys unless said otherwise."""
+    bad_units = bad if bad_keys is None else bad_keys
+    return VersionWindow(
+        requests=answers + failed,
+        units=Units(seen=answers + failed, bad=bad_units),
+        checks=CheckWindow(
+            checked=answers, bad=bad, failed=failed, keys=answers, bad_keys=bad_units
+        ),
+    )
