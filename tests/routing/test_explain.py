@@ -132,6 +132,13 @@ def test_a_fallback_that_did_not_stand_in_for_the_chosen_version_is_not_valid(
     assert explained.answered_by == explained.decision.version
 
 
+def test_no_version_stands_in_for_itself() -> None:
+    compiled = table(split={"1": 1}, fallback=["1", "2"])
+    told = receipt(decide_route(compiled, "k", NOON, {}), NOON)
+    assert explain_receipt(compiled, told).valid
+    assert not explain_receipt(compiled, replace(told, instead_of="1")).valid
+
+
 def test_fallbacks_of_another_policy_prove_nothing() -> None:
     decision = decide_route(table(**FALLBACKS), "k", NOON, {})
     told = receipt(decision, NOON, answered_by="8")
