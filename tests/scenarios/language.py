@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -38,6 +38,15 @@ class Facts:
             **_request(prompt, key, parameters), stream=True
         )
 
+    async def told(
+        self, prompt: Any = FRANCE, *, key: str | None = None, **parameters: Any
+    ) -> tuple[Mapping[str, str], AsyncStream[Completion]]:
+        """The headers of a stream, and the stream."""
+        raw = await self.openai.completions.with_raw_response.create(
+            **_request(prompt, key, parameters), stream=True
+        )
+        return raw.headers, raw.parse()
+
     async def statistics(self, version: str = "2.0.0") -> dict[str, Any]:
         """What the version's scheduler says of itself."""
         told = await self.system.client.batching(self.system.settings.node_id)
@@ -58,13 +67,16 @@ class Facts:
             lambda told: told["num_requests_running"] == told["num_requests_waiting"] == 0, version
         )
 
-    async def register(self, version: str, *, builtin: str, **config: Any) -> None:
+    async def register(
+        self, version: str, *, builtin: str, parent: str | None = None, **config: Any
+    ) -> None:
         await self.system.client.register_version(
             MODEL,
             version,
             runtime="language-model",
             artifact={"uri": f"builtin://{builtin}"},
             config=config,
+            parent=parent,
         )
 
 
