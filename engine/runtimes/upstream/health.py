@@ -79,14 +79,17 @@ class Watch:
 
     async def run(self) -> None:
         """Until cancelled. Pauses vary by a fifth, so that many gateways do not ask together."""
-        while True:
+        if self.health is UNKNOWN:
             self.take(await self._probe())
+        while True:
             await self._sleep(INTERVAL_SECONDS * (0.9 + self._random.random() / 5))
+            self.take(await self._probe())
 
     def take(self, found: Health) -> None:
         """A probe's finding."""
         self._failures = 0 if found.is_healthy else self._failures + 1
         if found.is_healthy or self._failures >= FAILURES_TO_UNHEALTHY or self.health is UNKNOWN:
-            before, self.health = self.health, found
-            if self._on_change is not None and before.is_healthy is not found.is_healthy:
+            was_well = self.health.is_healthy or self.health is UNKNOWN
+            self.health = found
+            if self._on_change is not None and was_well is not found.is_healthy:
                 self._on_change(found)
