@@ -26,7 +26,7 @@ from engine.decisions import endpoint
 from engine.decisions.endpoint_state import Rollout
 from events import UNCHECKED, EntityId, Metadata
 from events.catalogue.endpoints import Verdict
-from events.catalogue.traffic import Units, VersionWindow, WindowObserved
+from events.catalogue.traffic import CheckWindow, Units, VersionWindow, WindowObserved
 from events.memory import MemoryLog
 from events.recordings import export_recording
 from handlers.routes import Route
@@ -48,6 +48,8 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
     requests_per_s: int = 40
     failing: Mapping[str, float] = {}
     """Version -> the share of its requests that fail."""
+    bad: Mapping[str, float] = {}
+    """Version -> the share of its answers that the rollout's check, if it has one, finds bad."""
     latency: Mapping[str, float] = {}
     """Version -> how many times slower it is."""
     leaning: float = 1.0
@@ -169,7 +171,10 @@ class _Play:
         latency_ms = self._random.choice(LATENCIES_MS) * slower
         rollout = route.state.rollout
         limit_ms = rollout.analysis.max_latency_ms if rollout is not None else None
-        tallies.setdefault(version, _Tally()).add(latency_ms, failed=failed, limit_ms=limit_ms)
+        tally = tallies.setdefault(version, _Tally())
+        tally.add(latency_ms, failed=failed, limit_ms=limit_ms)
+        if not failed and rollout is not None and rollout.analysis.check is not None:
+            tally.check(bad=self._random.random() < self._scene.bad.get(version, 0.0))
 
     def _version(self, route: Route) -> str:
         split = route.state.policy.split
@@ -225,7 +230,7 @@ class _Play:
 
 class _Tally:
     def __init__(self) -> None:
-        self.requests = self.failed = self.slow = 0
+        self.requests = self.failed = self.slow = self.checked = self.bad = 0
         self.sketch = DDSketch(RELATIVE_ACCURACY)
 
     def add(self, latency_ms: float, *, failed: bool, limit_ms: float | None) -> None:
@@ -236,12 +241,20 @@ class _Tally:
         self.sketch.add(latency_ms)
         self.slow += limit_ms is not None and latency_ms > limit_ms
 
+    def check(self, *, bad: bool) -> None:
+        self.checked += 1
+        self.bad += bad
+
     def window(self) -> VersionWindow:
+        checks = CheckWindow(
+            checked=self.checked, bad=self.bad, keys=self.checked, bad_keys=self.bad
+        )
         return VersionWindow(
             requests=self.requests,
             errors={"runtime_failed": self.failed} if self.failed else {},
             latency=latency_sketch(self.sketch),
-            units=Units(seen=self.requests, errors=self.failed, slow=self.slow),
+            units=Units(seen=self.requests, errors=self.failed, slow=self.slow, bad=self.bad),
+            checks=checks if self.checked else None,
         )
 
 

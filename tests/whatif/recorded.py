@@ -109,8 +109,10 @@ def step_lists(draw: st.DrawFn) -> tuple[Step, ...]:
 
 
 analyses = st.builds(
-    Analysis,
-    metric=st.sampled_from(["error_rate", "timeout_rate", "latency"]),
+    lambda metric, **said: Analysis(
+        metric=metric, check="right" if metric == "quality" else None, **said
+    ),
+    metric=st.sampled_from(["error_rate", "timeout_rate", "latency", "quality"]),
     alpha=st.sampled_from([0.01, 0.05, 0.5]),
     margin=st.sampled_from([0.02, 0.2, 0.5]),
     max_error_rate=st.sampled_from([None, 0.1]),
@@ -130,6 +132,7 @@ def scenes(draw: st.DrawFn) -> Scene:
     return Scene(
         requests_per_s=draw(st.sampled_from([1, 5, 30])),
         failing={"1.0.0": draw(st.sampled_from([0.0, 0.05])), "2.0.0": draw(rates)},
+        bad={"1.0.0": 0.2, "2.0.0": draw(st.sampled_from([0.2, 0.6]))},
         latency={"2.0.0": draw(st.sampled_from([1.0, 3.0]))},
         leaning=draw(st.sampled_from([1.0, 1.0, 3.0])),
         gateways=draw(st.sampled_from([("g-1",), ("g-1", "g-2")])),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.whatif import Course, WhatIf, recorded_course, rerun
+from engine.whatif import Course, RecordedRollout, WhatIf, recorded_course, rerun
 from events.catalogue.endpoints import Analysis, Step
 from tests.logs.traffic import Scene
 from tests.whatif.recorded import DEEDS, golden, recorded, second, the_rollout, written
@@ -104,6 +105,33 @@ def test_a_limit_of_latency_that_was_not_recorded_is_judged_by_estimates() -> No
     assert (course.state, course.reason) == ("aborted", "failed")
     assert course.acts[-1].estimated
     assert course.served.estimated == 0
+
+
+QUALITY = Analysis(metric="quality", check="right", margin=0.5)
+
+
+def of_bad_answers() -> RecordedRollout:
+    scene = Scene(requests_per_s=60, bad={"1.0.0": 0.1, "2.0.0": 0.6})
+    steps = (Step(weight=50.0, hold_s=10.0),)
+    return the_rollout(recorded("bad answers", scene, *steps, analysis=QUALITY))
+
+
+def test_bad_answers_are_as_many_by_another_share() -> None:
+    rollout = of_bad_answers()
+    course = recorded_course(rollout)
+    assert (course.state, course.reason) == ("aborted", "failed")
+    assert course.acts[-1].outcomes["quality"] == "fail"
+    other = rerun(rollout, WhatIf(steps=(Step(weight=70.0, hold_s=10.0),)))
+    assert (other.state, other.reason) == ("aborted", "failed")
+    assert other.acts[-1].outcomes["quality"] == "fail"
+    assert other.acts[-1].estimated
+
+
+def test_what_another_check_would_have_said_is_not_known() -> None:
+    rollout = of_bad_answers()
+    course = rerun(rollout, WhatIf(analysis=msgspec.structs.replace(QUALITY, check="other")))
+    assert course.state == "running"
+    assert course.unknown_from_s == recorded_course(rollout).ended_after_s
 
 
 def test_people_do_what_they_did() -> None:
