@@ -92,11 +92,9 @@ class LanguageRuntime:
 
     async def warm(self) -> None:
         try:
-            done = await self._do("warm")
+            await self._do("warm")
         except RuntimeFailed as error:
-            raise LoadFailed("runtime", error.detail) from error
-        if done.failed is not None:
-            raise LoadFailed("runtime", f"it generates nothing: {done.failed}")
+            raise LoadFailed("runtime", f"it generates nothing: {error.detail}") from error
 
     async def infer(self, inputs: Any, parameters: Mapping[str, Any]) -> Any:
         asked = self._read(inputs, parameters)
@@ -156,9 +154,12 @@ class LanguageRuntime:
         self._doing[request] = done
         try:
             await self._send(wire.Do(request, what))
-            return await done
+            told = await done
         finally:
             del self._doing[request]
+        if told.failed is not None:
+            raise RuntimeFailed(told.failed)
+        return told
 
     async def _send(self, order: wire.Order) -> None:
         try:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
+import psutil
 import structlog
 
 from engine.batching import (
@@ -33,6 +34,7 @@ from engine.runtimes.language.tokenizer import END
 from engine.runtimes.language.weights import LanguageModel
 from engine.runtimes.language.wire import Answer, Cancel, Do, Done, Order, Piece, Ready, framed
 from engine.runtimes.language.wire import Refused as Refusal
+from engine.runtimes.python_host import describe
 from engine.runtimes.runtime import RequestRefused
 
 QUICK_CHARS: Final = 4_096
@@ -156,15 +158,22 @@ class Engine:
         self.outbox.forget(request, len(numbers))
 
     async def _do(self, order: Do) -> None:
+        try:
+            done = await self._done(order)
+        except Exception as error:
+            _log.exception("order_broke", what=order.what)
+            done = Done(order.request, failed=describe(error))
+        self._write(framed(done))
+
+    async def _done(self, order: Do) -> Done:
         match order.what:
             case "warm":
-                done = Done(order.request, failed=self._warm())
+                return Done(order.request, failed=self._warm())
             case "tell":
-                done = Done(order.request, self._scheduler.statistics())
+                return Done(order.request, self._scheduler.statistics())
             case "drain":
                 await self._serving.stop("drain")
-                done = Done(order.request)
-        self._write(framed(done))
+                return Done(order.request)
 
     def _warm(self) -> str | None:
         """Generate a little, unless that was done; why it could not be. Of what the statistics
@@ -199,6 +208,10 @@ def _executor(model: LanguageModel, config: LanguageConfig) -> LanguageExecutor:
     one = empty_cache(model.config, blocks=1, block_tokens=BLOCK_TOKENS).block_bytes
     if config.kv_bytes < one:
         raise MemoryError(f"kv_bytes: {config.kv_bytes}; one block takes {one}")
+    # Some systems promise any amount, and kill somebody when it is written.
+    there_are = psutil.virtual_memory().total
+    if config.kv_bytes > there_are:
+        raise MemoryError(f"kv_bytes: {config.kv_bytes}; this machine has {there_are}")
     return LanguageExecutor(model, blocks=config.kv_bytes // one)
 
 
@@ -223,4 +236,4 @@ def _refusal(order: Answer, error: Exception) -> Refusal:
             return Refusal(request, "overloaded", "", str(error))
         case Closed():
             return Refusal(request, "closed", "", "the version is being unloaded")
-    return Refusal(request, "failed", "", f"{type(error).__name__}: {error}"[:1_000])
+    return Refusal(request, "failed", "", describe(error))
