@@ -27,7 +27,7 @@ from engine.budgets import SILENT_SECONDS, Ledger, estimate
 from events import UNCHECKED, EntityId, EventLog, LogError, MalformedEvent, Metadata, Recorded
 from events.catalogue.budgets import KeyUse, TokensUsed
 from events.errors import EventTooLarge
-from handlers.keys import Keyring, Principal
+from handlers.keys import Keyring
 from handlers.spending import UNBOUNDED, Accounting, BoundedSpending, Spending
 
 _log = structlog.get_logger(__name__)
@@ -73,15 +73,16 @@ class Budgets:
         self.accounting = Accounting(self._ledger, clock)
 
     def spending(
-        self, principal: Principal, inputs: Any, parameters: Mapping[str, Any]
+        self, tenant: str, key_id: str, inputs: Any, parameters: Mapping[str, Any]
     ) -> Spending:
-        """What a request takes of the budget of the key it came with; see `handlers.spending`."""
-        limit = self._keyring.tokens_per_minute(principal.tenant, principal.key_id)
+        """What a request takes of the budget of the key it came with; see `handlers.spending`.
+        `tenant` is the key's."""
+        limit = self._keyring.tokens_per_minute(tenant, key_id)
         if limit is None:
             return UNBOUNDED
         return BoundedSpending(
             self.accounting,
-            (principal.tenant, principal.key_id),
+            (tenant, key_id),
             limit=limit,
             estimate=estimate(inputs, parameters),
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType, TracebackType
+from collections.abc import Callable
+from types import TracebackType
 from typing import Any, Final
 
 from engine.budgets import Estimate, Ledger, Refusal, Reservation, Standing, said_by
@@ -17,7 +17,6 @@ REMAINING_HEADER: Final = "x-ratelimit-remaining-tokens"
 RESET_HEADER: Final = "x-ratelimit-reset-tokens"
 RATE_HEADERS: Final = (LIMIT_HEADER, REMAINING_HEADER, RESET_HEADER)
 """As clients of OpenAI's protocol know them."""
-_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class BudgetRefused(Exception):
@@ -64,9 +63,9 @@ class Spending:
     def tell(self, answered: Any) -> None:
         """What the version answered, or its next chunk."""
 
-    def headers(self) -> Mapping[str, str]:
-        """Of the answer."""
-        return _NO_HEADERS
+    def headers(self) -> dict[str, str]:
+        """Of the answer: RATE_HEADERS, or none."""
+        return {}
 
 
 UNBOUNDED: Final = Spending()
@@ -116,7 +115,7 @@ class BoundedSpending(Spending):
         if self._used is None:
             self._said += said_by(answered)
 
-    def headers(self) -> Mapping[str, str]:
+    def headers(self) -> dict[str, str]:
         return rate_headers(self._budgets.standing(self._key, limit=self._limit))
 
     def _taken(self, error: BaseException | None) -> int:

@@ -25,6 +25,8 @@ from engine.runtimes import RuntimeSettings, available_runtimes
 from events.jetstream import JetStream
 from handlers.batching import Batchings
 from handlers.batching_metrics import BatchingMetrics
+from handlers.budget_metrics import BudgetMetrics
+from handlers.budgets import Budgets, steady_clock
 from handlers.commands import CommandHandler
 from handlers.direct import Direct
 from handlers.directory import Directory
@@ -222,6 +224,14 @@ class _Parts:
         settings = self.settings
         windows = Windows(gateway=self.gateway_id, log=self.jetstream.traffic, clock=time.time)
         self.run("windows", windows.run())
+        budgets = Budgets(
+            gateway=self.gateway_id,
+            log=self.jetstream.traffic,
+            keyring=self.routing.keyring,
+            clock=steady_clock(),
+        )
+        await budgets.rebuild()
+        self.run("budgets", budgets.run())
         upstreams = Upstreams(routing=self.routing, settings=self.runtimes)
         self.stack.push_async_callback(upstreams.close)
         executors: tuple[Executor, ...] = (upstreams, BusExecutor(self.jetstream.bus))
@@ -238,6 +248,7 @@ class _Parts:
         self.stack.push_async_callback(gateway.close)
         metrics = CollectorRegistry()
         metrics.register(TrafficMetrics(windows))
+        metrics.register(BudgetMetrics(budgets.accounting))
         batching_metrics = BatchingMetrics(worker)
         metrics.register(batching_metrics)
         services = Services(
@@ -245,6 +256,7 @@ class _Parts:
             operations=operations,
             queries=self.queries,
             inferences=gateway,
+            budgets=budgets,
             direct=Direct(routing=self.routing, executors=executors),
             directory=Directory(self.routing),
             batchings=Batchings(routing=self.routing, bus=self.jetstream.bus, here=worker),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, Final, TypeVar, cast
@@ -17,6 +18,7 @@ from handlers.http.bodies import check_integers, check_members, check_storable, 
 from handlers.http.front import FRONT, Front
 from handlers.http.ports import Operations, Principal
 from handlers.http.problems import invalid
+from handlers.spending import Spending
 from projections import StalePosition
 from projections.queries import Queries
 
@@ -70,6 +72,13 @@ class Call(Request[Any, Any, Any]):
     def min_position(self) -> Position:
         """The least position a read must reflect; 0 when the client does not care."""
         return self.caller.min_position
+
+    def spending(self, inputs: Any, parameters: Mapping[str, Any]) -> Spending:
+        """What the request takes of its key's budget: to be entered around what it asks for."""
+        principal = self.caller.principal
+        return self.front.services.budgets.spending(
+            principal.tenant, principal.key_id, inputs, parameters
+        )
 
     def key_holds(self) -> bool:
         """Whether the key is still one, for what outlives the moment it was asked at."""

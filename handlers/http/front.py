@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from events import EventLog
 from handlers.http.directory import Directory, VersionInferences
 from handlers.http.metering import HttpMetrics
-from handlers.http.ports import Batchings, Inferences, Operations, Readiness, Tenants
+from handlers.http.ports import Batchings, Budgets, Inferences, Operations, Readiness, Tenants
 from handlers.http.streams import Streams
 from projections.queries import Queries
 
@@ -28,6 +28,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     operations: Operations
     queries: Queries
     inferences: Inferences
+    budgets: Budgets
     direct: VersionInferences
     directory: Directory
     batchings: Batchings

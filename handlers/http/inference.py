@@ -52,24 +52,26 @@ class Inferred(msgspec.Struct, frozen=True, kw_only=True):
 @post("/endpoints/{endpoint:str}/infer", status_code=200, **needs("infer", stored=False))
 async def infer(request: Call, endpoint: Name, data: JSONBody[Infer]) -> Response[Inferred]:
     """Answer from the version that the policy gives this key; the headers prove which and why."""
-    inference = await metered(
-        request,
-        endpoint,
-        request.front.services.inferences.infer(
-            request.tenant,
-            endpoint=endpoint,
-            inputs=data.inputs,
-            key=data.key,
-            attributes=data.attributes,
-            parameters=data.parameters,
-            request_id=str(uuid4()),
-            deadline_s=request.front.limits.inference_timeout_s,
-        ),
-    )
+    with request.spending(data.inputs, data.parameters) as spending:
+        inference = await metered(
+            request,
+            endpoint,
+            request.front.services.inferences.infer(
+                request.tenant,
+                endpoint=endpoint,
+                inputs=data.inputs,
+                key=data.key,
+                attributes=data.attributes,
+                parameters=data.parameters,
+                request_id=str(uuid4()),
+                deadline_s=request.front.limits.inference_timeout_s,
+            ),
+        )
+        spending.tell(inference.outputs)
     answer = Inferred(
         outputs=inference.outputs, version=inference.version, request_id=inference.request_id
     )
-    return Response(answer, headers=inference_headers(inference))
+    return Response(answer, headers=inference_headers(inference) | spending.headers())
 
 
 async def metered(request: Call, endpoint: str, asked: Awaitable[Inference]) -> Inference:

@@ -39,6 +39,7 @@ from handlers.http.tensor_bodies import (
     check_outputs,
     inputs_of,
 )
+from handlers.spending import Spending
 
 EXTENSIONS: Final = ("binary_tensor_data", "model_repository")
 
@@ -137,17 +138,22 @@ async def infer_tensors(
     `Switchback-Key`. Attributes come from `Switchback-Attributes`, a JSON object of strings."""
     check_outputs(data)
     inputs = inputs_of(data, await request.binary())
-    asked = request.front.services.inferences.infer(
-        request.tenant,
-        endpoint=endpoint,
-        inputs=inputs,
-        key=_key(request, data),
-        attributes=attributes(request.headers.get(ATTRIBUTES_HEADER)),
-        parameters=_parameters(data),
-        request_id=str(uuid4()),
-        deadline_s=request.front.limits.inference_timeout_s,
-    )
-    return _answered(data, endpoint, await metered(request, endpoint, asked))
+    key, parameters = _key(request, data), _parameters(data)
+    told = attributes(request.headers.get(ATTRIBUTES_HEADER))
+    with request.spending(inputs, parameters) as spending:
+        asked = request.front.services.inferences.infer(
+            request.tenant,
+            endpoint=endpoint,
+            inputs=inputs,
+            key=key,
+            attributes=told,
+            parameters=parameters,
+            request_id=str(uuid4()),
+            deadline_s=request.front.limits.inference_timeout_s,
+        )
+        inference = await metered(request, endpoint, asked)
+        spending.tell(inference.outputs)
+    return _answered(data, endpoint, inference, spending)
 
 
 @post(
@@ -161,16 +167,20 @@ async def infer_tensors_by_version(
 ) -> Response[InferredTensors]:
     """Answer from this version, past the policy: without receipt, counted in no window."""
     check_outputs(data)
-    asked = request.front.services.direct.infer_version(
-        request.tenant,
-        endpoint=endpoint,
-        version=version,
-        inputs=inputs_of(data, await request.binary()),
-        parameters=_parameters(data),
-        request_id=str(uuid4()),
-        deadline_s=request.front.limits.inference_timeout_s,
-    )
-    return _answered(data, endpoint, await metered(request, endpoint, asked))
+    inputs, parameters = inputs_of(data, await request.binary()), _parameters(data)
+    with request.spending(inputs, parameters) as spending:
+        asked = request.front.services.direct.infer_version(
+            request.tenant,
+            endpoint=endpoint,
+            version=version,
+            inputs=inputs,
+            parameters=parameters,
+            request_id=str(uuid4()),
+            deadline_s=request.front.limits.inference_timeout_s,
+        )
+        inference = await metered(request, endpoint, asked)
+        spending.tell(inference.outputs)
+    return _answered(data, endpoint, inference, spending)
 
 
 async def _served(request: Call, endpoint: str, version: str | None = None) -> ServedEndpoint:
@@ -214,7 +224,9 @@ def _parameters(data: InferTensors) -> dict[str, Any]:
     return {name: each for name, each in data.parameters.items() if name not in OWN_PARAMETERS}
 
 
-def _answered(data: InferTensors, endpoint: str, inference: Inference) -> Response[Any]:
+def _answered(
+    data: InferTensors, endpoint: str, inference: Inference, spending: Spending
+) -> Response[Any]:
     response = answer(
         data,
         inference.outputs,
@@ -222,7 +234,7 @@ def _answered(data: InferTensors, endpoint: str, inference: Inference) -> Respon
         version=inference.version,
         request_id=inference.request_id,
     )
-    response.headers.update(inference_headers(inference))
+    response.headers.update(inference_headers(inference) | spending.headers())
     return response
 
 

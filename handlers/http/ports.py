@@ -29,6 +29,7 @@ from handlers.http.views import (
     RollbackView,
     VersionApplied,
 )
+from handlers.spending import Spending
 from projections import results
 
 At: TypeAlias = Position | datetime
@@ -306,6 +307,17 @@ class Inferences(Protocol):
     ) -> AbstractAsyncContextManager[StreamedInference]:
         """Entered when the first chunk has arrived; raises as `infer` until then. `deadline_s` is
         for the first chunk, and for each after the one before. Leaving it ends the work."""
+        ...
+
+
+class Budgets(Protocol):
+    """What keys may take."""
+
+    def spending(
+        self, tenant: str, key_id: str, inputs: Any, parameters: Mapping[str, Any]
+    ) -> Spending:
+        """Of one request with this key, which is that tenant's: to be entered around it, which
+        raises exceptions whose `code` is `rate_limited` or `invalid`."""
         ...
 
 

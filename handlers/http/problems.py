@@ -129,10 +129,11 @@ def _headers(error: Exception, code: str) -> dict[str, str]:
         return {"Allow": (error.headers or {}).get("allow", "")}
     if code == "unauthenticated":
         return {"WWW-Authenticate": "Bearer"}
-    headers = {}
+    headers: dict[str, str] = {}
     if code in _COMES_BACK:
         wait_s = getattr(error, "retry_after_s", None) or RETRY_AFTER_S
         headers["Retry-After"] = str(max(1, round(wait_s + 0.5)))
+    headers |= getattr(error, "answer_headers", {})
     if isinstance(error, InferenceFailed) and error.version:
         headers[VERSION_HEADER] = error.version
     return headers

@@ -21,6 +21,7 @@ from handlers.routing import Routing
 from projections.queries import Queries
 from tests.http.fakes import (
     FakeBatchings,
+    FakeBudgets,
     FakeInferences,
     FakeOperations,
     FakeQueries,
@@ -53,6 +54,7 @@ class House:
             operations=self.operations,
             queries=cast(Queries, FakeQueries(self.operations)),
             inferences=self.inferences,
+            budgets=FakeBudgets(),
             direct=Direct(routing=routing, executors=()),
             directory=Directory(routing),
             batchings=self.batchings,

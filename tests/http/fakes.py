@@ -47,6 +47,7 @@ from handlers.http.views import (
     RollbackView,
     VersionApplied,
 )
+from handlers.spending import UNBOUNDED, Spending
 from projections import StalePosition, results
 from projections.results import Page
 from tests.http.fake_rollouts import FakeRollouts
@@ -562,6 +563,13 @@ class FakeInferences:
             self.waiting.set()
             await self.go_on.wait()
         return FakeInference(outputs=inputs, request_id=request["request_id"])
+
+
+class FakeBudgets:
+    """No key has one."""
+
+    def spending(self, *_: object) -> Spending:
+        return UNBOUNDED
 
 
 class FakeBatchings:

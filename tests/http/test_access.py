@@ -23,6 +23,7 @@ from projections.queries import Queries
 from tests.http.conftest import House
 from tests.http.fakes import (
     FakeBatchings,
+    FakeBudgets,
     FakeInferences,
     FakeOperations,
     FakeQueries,
@@ -42,6 +43,7 @@ def _routes() -> list[Route]:
         operations=operations,
         queries=cast(Queries, FakeQueries(operations)),
         inferences=FakeInferences(),
+        budgets=FakeBudgets(),
         direct=Direct(routing=routing, executors=()),
         directory=Directory(routing),
         batchings=FakeBatchings(),

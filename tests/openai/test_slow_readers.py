@@ -15,6 +15,7 @@ from handlers.http.openai.answers import Envelope
 from handlers.http.openai.counting import Counting
 from handlers.http.openai.frames import Frames
 from handlers.http.openai.streaming import AnswerStream
+from handlers.spending import UNBOUNDED
 from tests.openai.voices import Voices, delta
 
 LONG_S = 60.0
@@ -46,6 +47,7 @@ def answering(voices: Voices, *, stalled_seconds: float = LONG_S) -> AnswerStrea
     metrics = HttpMetrics(CollectorRegistry())
     return AnswerStream(
         voices.stream("acme", endpoint="chat", request_id="r"),
+        spending=UNBOUNDED,
         frames=Frames("chat", envelope),
         counting=Counting(metrics, tenant="acme", endpoint="chat"),
         stalled_seconds=stalled_seconds,

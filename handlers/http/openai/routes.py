@@ -40,6 +40,7 @@ from handlers.http.parameters import (
     NAME_PATTERN,
     attributes,
 )
+from handlers.http.ports import Inference
 from handlers.http.problems import not_found
 
 T = TypeVar("T")
@@ -109,22 +110,31 @@ async def complete(request: OpenAICall, data: JSONBody[TextBody]) -> Response[Co
 @post("/embeddings", status_code=200, request_class=OpenAICall, **needs("infer", stored=False))
 async def embed(request: OpenAICall, data: JSONBody[EmbeddingsBody]) -> Response[Embeddings]:
     """The vectors of texts."""
-    asked = request.front.services.inferences.infer(**_asked(request, data))
-    inference = await metered(request, data.model, asked)
+    inference, headers = await _inferred(request, data, _asked(request, data))
     document = embeddings(inference.outputs, endpoint=data.model)
-    return Response(document, headers=inference_headers(inference))  # type: ignore[arg-type]
+    return Response(document, headers=headers)  # type: ignore[arg-type]
 
 
 async def _completed(request: OpenAICall, data: Streamable) -> Response[Any]:
     asked = _asked(request, data)
     if data.stream:
         return _streamed(request, data, asked)
-    inferences = request.front.services.inferences
-    inference = await metered(request, data.model, inferences.infer(**asked))
+    inference, headers = await _inferred(request, data, asked)
     form = FORMS[data.kind]
     envelope = _envelope(data, asked["request_id"], form.whole)
     document = completion(data.kind, inference.outputs, envelope)
-    return Response(document, headers=inference_headers(inference))
+    return Response(document, headers=headers)
+
+
+async def _inferred(
+    request: OpenAICall, data: Body, asked: dict[str, Any]
+) -> tuple[Inference, dict[str, str]]:
+    """What was answered, and the headers of it."""
+    with request.spending(asked["inputs"], asked["parameters"]) as spending:
+        answering = request.front.services.inferences.infer(**asked)
+        inference = await metered(request, data.model, answering)
+        spending.tell(inference.outputs)
+    return inference, inference_headers(inference) | spending.headers()
 
 
 def _streamed(request: OpenAICall, data: Streamable, asked: dict[str, Any]) -> AnswerStream:
@@ -133,6 +143,7 @@ def _streamed(request: OpenAICall, data: Streamable, asked: dict[str, Any]) -> A
     frames = FramesWithUsage if with_usage else Frames
     return AnswerStream(
         request.front.services.inferences.stream(**asked),
+        spending=request.spending(asked["inputs"], asked["parameters"]),
         frames=frames(data.kind, envelope),
         counting=Counting(request.front.metrics, tenant=request.tenant, endpoint=data.model),
     )

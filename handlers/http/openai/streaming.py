@@ -19,6 +19,7 @@ from handlers.http.leaving import ClientLeft, Sending, WhileThere
 from handlers.http.openai.counting import Counting
 from handlers.http.openai.frames import Frames
 from handlers.http.ports import StreamedInference
+from handlers.spending import Spending
 
 STALLED_SECONDS: Final = 30.0
 MEDIA_TYPE: Final = "text/event-stream"
@@ -36,12 +37,14 @@ class AnswerStream(Response[bytes]):
         self,
         streaming: AbstractAsyncContextManager[StreamedInference],
         *,
+        spending: Spending,
         frames: Frames,
         counting: Counting,
         stalled_seconds: float = STALLED_SECONDS,
     ) -> None:
         super().__init__(b"", media_type=MEDIA_TYPE)
         self._streaming = streaming
+        self._spending = spending
         self._frames = frames
         self._counting = counting
         self._stalled_seconds = stalled_seconds
@@ -51,6 +54,10 @@ class AnswerStream(Response[bytes]):
         return self
 
     async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
+        with self._spending:
+            await self._answer(receive, send)
+
+    async def _answer(self, receive: Receive, send: Send) -> None:
         try:
             async with WhileThere(receive) as client:
                 sending = Sending(send, client, stalled_seconds=self._stalled_seconds)
@@ -68,7 +75,7 @@ class AnswerStream(Response[bytes]):
             self._counting.began(stream)
             self._begun = True
             with sending:
-                await sending.start(_headers(stream))
+                await sending.start(self._answer_headers(stream))
                 last = await self._send_chunks(stream, sending)
                 await sending.end(last)
 
@@ -77,6 +84,7 @@ class AnswerStream(Response[bytes]):
         try:
             async for chunk in stream.chunks:
                 self._counting.chunk(chunk)
+                self._spending.tell(chunk)
                 frames = self._frames.of(chunk)
                 if frames:
                     await sending.body(frames)
@@ -86,7 +94,9 @@ class AnswerStream(Response[bytes]):
         self._counting.ended()
         return self._frames.end()
 
-
-def _headers(stream: StreamedInference) -> list[tuple[bytes, bytes]]:
-    proofs = inference_headers(stream).items()
-    return [*_HEADERS, *((name.lower().encode(), value.encode()) for name, value in proofs)]
+    def _answer_headers(self, stream: StreamedInference) -> list[tuple[bytes, bytes]]:
+        told = inference_headers(stream) | self._spending.headers()
+        return [
+            *_HEADERS,
+            *((name.lower().encode(), value.encode()) for name, value in told.items()),
+        ]
