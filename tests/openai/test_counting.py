@@ -9,9 +9,11 @@ from typing import Any
 
 import httpx
 import openai
+import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from handlers import batching
 from tests.openai.conftest import Door
 from tests.openai.voices import USAGE, Voices, delta
 from tests.scenarios.language import facts
@@ -154,3 +156,30 @@ async def test_what_was_asked_is_what_is_told_by_node_and_by_gateway(system: Sys
         async with asyncio.timeout(30):
             while gateway["switchback_inference_seconds_count"] < count:
                 gateway = await samples(http, tenant="default", endpoint="facts")
+
+
+@pytest.mark.slow
+async def test_a_model_whose_process_hangs_is_left_out_until_it_goes_on(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with facts(system) as asked, httpx.AsyncClient(base_url=system.url) as http:
+        assert (await samples(http, model="facts"))["switchback_batch_max"]
+        (model,) = (
+            child
+            for child in psutil.Process().children(recursive=True)
+            if "engine.runtimes.language.host" in child.cmdline()
+        )
+        monkeypatch.setattr(batching, "STATISTICS_SECONDS", 0.05)
+        model.suspend()
+        try:
+            told = await samples(http)
+            node = await system.client.batching(system.settings.node_id)
+        finally:
+            model.resume()
+        assert told["switchback_batching_unanswered_total"] >= 1
+        assert not told["switchback_batch_max"]
+        silent = {"tenant": "default", "model": "facts", "version": "2.0.0"}
+        assert (node["items"], node["unanswered"]) == ([], [silent])
+        monkeypatch.undo()
+        assert "Paris" in await asked.text()
+        assert (await asked.statistics())["requests_ended"] == {"stop": 1}
