@@ -24,7 +24,16 @@ import msgspec
 import structlog
 
 from engine.budgets import SILENT_SECONDS, Ledger, estimate
-from events import UNCHECKED, EntityId, EventLog, LogError, MalformedEvent, Metadata, Recorded
+from events import (
+    UNCHECKED,
+    EntityId,
+    EventLog,
+    LogError,
+    MalformedEvent,
+    Metadata,
+    Position,
+    Recorded,
+)
 from events.catalogue.budgets import KeyUse, TokensUsed
 from events.errors import EventTooLarge
 from handlers.keys import Keyring
@@ -68,7 +77,7 @@ class Budgets:
         self._ledger = Ledger(gateway)
         self._waiting: deque[_Report] = deque()
         """What is not known to be on the log, oldest first."""
-        self._position = 0
+        self._position: Position = 0
         self._heard = asyncio.Condition()
         self.accounting = Accounting(self._ledger, clock)
 
@@ -95,9 +104,7 @@ class Budgets:
         for tenant, state in list(self._keyring.tenants.items()):
             if all(key.tokens_per_minute is None for key in state.keys.values()):
                 continue
-            async with aclosing(self._log.read(_entity(tenant), since=since)) as reports:
-                async for recorded in reports:
-                    self._fold(recorded)
+            await self._recall(_entity(tenant), since)
 
     async def run(self) -> None:
         """Tell and listen, for ever; what is left is told at cancellation."""
@@ -114,10 +121,22 @@ class Budgets:
         self._close_reports()
         await self._send()
 
-    async def reach(self, position: int) -> None:
+    async def reach(self, position: Position) -> None:
         """Return once every report up to `position` is known. Bound it with asyncio.timeout."""
         async with self._heard:
             await self._heard.wait_for(lambda: self._position >= position)
+
+    async def _recall(self, entity: EntityId, since: datetime) -> None:
+        after: Position | None = 0
+        while after is not None:
+            try:
+                async with aclosing(self._log.read(entity, after=after, since=since)) as reports:
+                    async for recorded in reports:
+                        self._fold(recorded)
+                after = None
+            except MalformedEvent as error:
+                _log.error("not a report of tokens", error=str(error))
+                after = error.position
 
     async def _report_always(self) -> None:
         while True:
@@ -143,7 +162,7 @@ class Budgets:
             tenant = recorded.entity.tenant
             self._ledger.fold(recorded.id, tenant, recorded.event, now=self._clock())
 
-    async def _moved(self, position: int) -> None:
+    async def _moved(self, position: Position) -> None:
         async with self._heard:
             self._position = position
             self._heard.notify_all()
