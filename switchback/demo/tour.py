@@ -17,6 +17,7 @@ from switchback.bootstrap import write_credentials
 from switchback.client import Client
 from switchback.demo.canaries import SAME_LABEL, canaries_told, checks_of_canaries, rehearse
 from switchback.demo.digits import TrainedVersion, load_digits, train_all
+from switchback.demo.language import checks_of_language, speak
 from switchback.demo.moves import checks_of_moves, move_under_load, moves_told
 from switchback.demo.report import conclude, explained, verified
 from switchback.process import open_process
@@ -50,9 +51,11 @@ async def tour(console: Console) -> bool:
         await moves_told(console, client, moved)
         rehearsed = await rehearse(console, client, model=MODEL, url=url, key=key)
         canaries_told(console, rehearsed)
+        spoken = await speak(console, client, url=url, key=key)
         checks = [
             *checks_of_moves(moved),
             *checks_of_canaries(rehearsed),
+            *checks_of_language(spoken),
             await explained(console, client, rehearsed.bad.watch),
             await verified(console, process),
         ]
