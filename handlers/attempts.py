@@ -180,6 +180,8 @@ class Attempts:
         served = await self._ask(asked, routed, passage, way, ask)
         if served is None and route.table.fallback:
             for version in fallbacks(route.table, decision):
+                if time.perf_counter() - asked.began >= asked.deadline_s:
+                    break  # whoever is asked now could only be late
                 served = await self._ask(asked, routed, passage.fall_back(version), way, ask)
                 if served is not None:
                     break

@@ -96,6 +96,19 @@ async def test_a_request_that_is_at_fault_goes_nowhere_else_and_counts_against_n
     assert rig.under_way() == {}
 
 
+async def test_a_version_that_took_all_the_time_leaves_none_to_its_fallbacks(world: World):
+    async def hangs(_wanted, execution: Execution):
+        await asyncio.sleep(execution.timeout_s)
+        raise DeadlineExceeded("too late")
+
+    executor = FakeExecutor(**{"2.0.0": hangs, "3.0.0": answers})
+    rig = Rig(world, executor)
+    with pytest.raises(DeadlineExceeded):
+        await rig.infer(deadline_s=0.02)
+    assert executor.asked == ["2.0.0"]
+    assert await rig.outcomes() == [("2.0.0", "timeout")]
+
+
 async def test_nobody_serving_is_tried_again_with_all_versions_and_counted_once(world: World):
     executor = FakeExecutor()
     rig = Rig(world, executor)
