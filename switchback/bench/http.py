@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Final, cast
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Final, TypeVar, cast
 
 import msgspec
 
@@ -20,6 +20,8 @@ _HEAD_END: Final = _LINE_END * 2
 _SAID_CHARS_MAX: Final = 300
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 ANSWER_SECONDS_MAX: Final = 30.0
+
+C = TypeVar("C", bound="Connection")
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -129,14 +131,19 @@ class Connection(asyncio.Protocol):
             self._answer.set_exception(TimeoutError(f"no answer in {ANSWER_SECONDS_MAX} s"))
 
 
-@asynccontextmanager
-async def connected(target: Target, count: int) -> AsyncIterator[list[Connection]]:
+def connected(target: Target, count: int) -> AbstractAsyncContextManager[list[Connection]]:
     """Connections to a gateway."""
+    return connected_as(Connection, target, count)
+
+
+@asynccontextmanager
+async def connected_as(kind: type[C], target: Target, count: int) -> AsyncIterator[list[C]]:
+    """Connections of this kind to a gateway."""
     loop = asyncio.get_running_loop()
-    connections: list[Connection] = []
+    connections: list[C] = []
     try:
         for _ in range(count):
-            _, connection = await loop.create_connection(Connection, target.host, target.port)
+            _, connection = await loop.create_connection(kind, target.host, target.port)
             connections.append(connection)
         yield connections
     finally:

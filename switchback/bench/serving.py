@@ -17,6 +17,7 @@ import uvloop
 
 from switchback.bootstrap import write_credentials
 from switchback.collector import settle_collector
+from switchback.files import allow_files
 from switchback.logs import configure_logs
 from switchback.process import Role, open_process
 from switchback.servers import Addresses
@@ -38,6 +39,7 @@ def serve(
 ) -> None:
     """Send `Serving`; stop when the other end of the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when we stop
+    allow_files()
     configure_logs(logging.WARNING)
     uvloop.run(_serve(settings, addresses, roles, pipe))
 

@@ -35,6 +35,15 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     """Of those, one at a time."""
     prefixes: int = 10
     """In a round, each shared by two prompts."""
+    answers: int = 1_000
+    """Asked for at the same time, over HTTP, in a round."""
+    long_prompts: int = 10
+    streams: int = 50
+    stream_tokens: int = 100
+    remembered: int = 10_000
+    """Requests between two looks at the memory of the processes."""
+    remembered_before: int = 3_000
+    """Requests before the first."""
     judged_runs: int = 2_000
     """Simulated runs behind each probability of a false alarm; of other figures, a tenth."""
     judged_windows: int = 20_000
@@ -67,6 +76,12 @@ QUICK: Final = Sizes(
     generated=128,
     generated_singly=16,
     prefixes=4,
+    answers=300,
+    long_prompts=3,
+    streams=50,
+    stream_tokens=50,
+    remembered=2_000,
+    remembered_before=1_000,
     judged_runs=400,
     judged_windows=5_000,
     detections=3,

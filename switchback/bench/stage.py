@@ -25,6 +25,7 @@ import uvloop
 
 from switchback.bench.http import Target
 from switchback.bench.serving import Serving, serve
+from switchback.files import allow_files
 from switchback.process import ROLES, Role
 from switchback.servers import Addresses, own_servers
 from switchback.settings import Settings
@@ -59,7 +60,7 @@ class Stage:
         self.addresses = addresses
         self._settings = settings
         self._stack = stack
-        self._clients = ProcessPoolExecutor(1, _context, initializer=_leave_signals_alone)
+        self._clients = ProcessPoolExecutor(1, _context, initializer=_begin)
         with _environment(_ONE_THREAD):  # which is read once, as the process begins
             self._clients.submit(_nothing)
         stack.push_async_callback(asyncio.to_thread, self._clients.shutdown)
@@ -156,5 +157,6 @@ def _nothing() -> None:
     pass
 
 
-def _leave_signals_alone() -> None:
+def _begin() -> None:
+    allow_files()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

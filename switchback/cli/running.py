@@ -17,6 +17,7 @@ from switchback.cli.failures import Failed
 from switchback.cli.output import console
 from switchback.cli.target import DataDir, settings_of
 from switchback.collector import settle_collector
+from switchback.files import allow_files
 from switchback.logs import configure_logs
 from switchback.process import ROLES, Process, Role, open_process
 from switchback.servers import addresses, own_servers
@@ -52,6 +53,7 @@ async def serve(
     host: Annotated[str | None, Parameter(help="Address to listen on, for a gateway.")] = None,
 ) -> None:
     """Run roles against external servers, until interrupted."""
+    allow_files()
     configure_logs(logging.INFO)
     settings = settings_of(data_dir, port=port, host=host)
     _check_external(settings)

@@ -23,7 +23,7 @@ def assert_sane(row: Row) -> None:
     assert all(math.isfinite(figure) for figure in figures), row.what
     if row.unit == "count":
         assert row.ours == 0, row.what
-    elif row.unit != "%":
+    elif row.unit not in ("%", "bytes"):
         assert all(figure > 0 for figure in figures), row.what
     assert (row.goal is None) == (row.reached is None), row.what
     if row.ceiling is not None:
