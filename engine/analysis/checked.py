@@ -12,11 +12,10 @@ A span is a window, or as many windows of one gateway and step as it takes until
 are in it; how long that is does not depend on what the checks said. A window of 1,000 keys, 300 of
 them bad, costs 70 to 400 us (measured), one of few keys 10.
 
-It guarantees alpha for keys
-that are independent of each other, of which each counts once a step until it is found bad, see
-`events.catalogue.traffic.CheckWindow`. Does not guarantee it when whether a function fails on an
-answer depends on both the version and the answer's being bad, nor for rates that drift within a
-span, in which the rarer arm always comes last.
+It guarantees alpha for keys that are independent of each other, of which each counts once a step
+until it is found bad, see `events.catalogue.traffic.CheckWindow`. Does not guarantee it when
+whether a function fails on an answer depends on both the version and the answer's being bad, nor
+for rates that drift within a span, in which the rarer arm always comes last.
 """
 
 from __future__ import annotations
