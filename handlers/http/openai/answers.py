@@ -30,7 +30,7 @@ FORMS: Final[dict[Kind, Form]] = {
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
-    """What the door adds to every document, or chunk, of one answer."""
+    """What is added to every document, or chunk, of one answer."""
 
     id: str
     object: str

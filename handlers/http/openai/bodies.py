@@ -1,4 +1,4 @@
-"""What clients of OpenAI's protocol send: the members that are this door's, and all others."""
+"""What clients of OpenAI's protocol send: the members that the gateway reads, and all others."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from uuid import uuid4
 
 import msgspec
@@ -42,8 +42,6 @@ from handlers.http.parameters import (
 )
 from handlers.http.ports import Inference
 from handlers.http.problems import not_found
-
-T = TypeVar("T")
 
 _NAME: Final = re.compile(NAME_PATTERN)
 _NAME_SHOWN_CHARS: Final = 80
