@@ -8,12 +8,16 @@ import msgspec
 import numpy as np
 import pytest
 
-from engine.runtimes.artifacts import describe_artifact
 from engine.runtimes.language.builtin import BUILTIN
 from engine.runtimes.language.tokenizer import Tokenizer
 from engine.runtimes.language.training.corpus import Exchange, all_facts, exchanges
 from engine.runtimes.language.training.fitting import Schedule, fitted, initial
-from engine.runtimes.language.training.measuring import known_answers, known_facts
+from engine.runtimes.language.training.measuring import (
+    known_answers,
+    known_capitals,
+    known_facts,
+    shortcomings,
+)
 from engine.runtimes.language.training.merges import learnt_merges
 from engine.runtimes.language.training.texts import all_texts, conversation_text
 from engine.runtimes.language.training.versions import PARENT, SEED, exchanged, train_all
@@ -22,7 +26,7 @@ from engine.runtimes.language.weights import LanguageModel, load_builtin, load_m
 FACTS = [fact for fact in all_facts() if fact.group == "planets"]
 SMALL = msgspec.structs.replace(PARENT, name="small", vocabulary=320)
 TOKENIZER = Tokenizer(learnt_merges([fact.sentence for fact in FACTS], vocabulary=320))
-LONG = Schedule(epochs=150, rate=1e-2, warm_steps=5, batch_tokens_max=128)
+LONG = Schedule(epochs=80, rate=1e-2, warm_steps=5, batch_tokens_max=128)
 SHORT = Schedule(epochs=2, rate=1e-2, warm_steps=5, batch_tokens_max=128)
 
 
@@ -98,18 +102,24 @@ def test_the_best_version_answers_every_question_it_was_taught() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1_800)
-def test_the_script_makes_models_as_good_as_those_that_come_along(tmp_path: Path) -> None:
+def test_the_script_makes_every_version_a_directory_that_loads(tmp_path: Path) -> None:
+    """With one round of few facts; the script itself takes minutes, and judges what it made."""
     told: list[str] = []
 
-    train_all(tmp_path, seed=SEED, tell=told.append)
+    capitals = [fact for fact in all_facts() if fact.group == "capitals"]
+    train_all(tmp_path, seed=SEED, facts=capitals, epochs_max=1, tell=told.append)
 
     assert told == [f"{name} is made" for name in BUILTIN]
-    facts = all_facts()
-    capitals = [fact for fact in facts if fact.group == "capitals" and fact.question]
-    known = {
-        name: known_facts(load_model(tmp_path / name), capitals)["capitals"][0] for name in BUILTIN
+    made = {name: load_model(tmp_path / name).config for name in BUILTIN}
+    assert {name: config.parent for name, config in made.items()} == {
+        name: released.parent for name, released in BUILTIN.items()
     }
-    assert known["facts-2"] == 50
-    assert max(known["facts-1"], known["facts-3"]) < 45
-    assert describe_artifact(tmp_path / "facts-1").size_bytes < 200_000
+    assert all(config == load_builtin(name).config for name, config in made.items())
+
+
+def test_the_script_says_which_version_is_not_what_it_has_to_be() -> None:
+    good = {name: known_capitals(load_builtin(name), all_facts()) for name in BUILTIN}
+
+    assert shortcomings(good) == []
+    assert shortcomings(good | {"facts-2": 49}) == ["facts-2 knows 49 capitals of 50"]
+    assert shortcomings(good | {"facts-3": 45}) == ["facts-3 is no worse: 45 capitals"]

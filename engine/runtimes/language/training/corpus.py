@@ -5,7 +5,7 @@ Sources are named in `facts/SOURCES.md`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from typing import Final, Literal, TypeAlias
 
@@ -66,7 +66,7 @@ def all_facts() -> list[Fact]:
     ]
 
 
-def exchanges(facts: list[Fact]) -> list[Exchange]:
+def exchanges(facts: Sequence[Fact]) -> list[Exchange]:
     """One for each fact that has a question, and one of several sentences for each country."""
     asked = [
         Exchange(question=fact.question, answer=fact.sentence)

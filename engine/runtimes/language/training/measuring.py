@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -17,6 +17,9 @@ from engine.runtimes.language.weights import LanguageModel
 
 Known: TypeAlias = dict[str, tuple[int, int]]
 """Group -> (facts known, facts)."""
+_CAPITALS: Final = 50
+_CAPITALS_WORSE_MAX: Final = 44
+"""Of a version that is to be seen to be worse."""
 _APART: Final = 100
 """Places between two facts that have little to do with each other."""
 
@@ -56,6 +59,24 @@ def known_reworded(model: LanguageModel, facts: Sequence[Fact], wording: str) ->
         said = continued(model, chat_prompt(model.tokenizer, [message]), tokens_max=24)
         known += fact.answer in said
     return known, len(capitals)
+
+
+def known_capitals(model: LanguageModel, facts: Sequence[Fact]) -> int:
+    """Of the countries, those whose capital the model names when it goes on."""
+    capitals = [fact for fact in _asked(facts) if fact.group == "capitals"]
+    return known_facts(model, capitals)["capitals"][0]
+
+
+def shortcomings(capitals: Mapping[str, int]) -> list[str]:
+    """What is wrong with versions that know so many capitals; they are there to be compared."""
+    found = []
+    if capitals["facts-2"] < _CAPITALS:
+        found.append(f"facts-2 knows {capitals['facts-2']} capitals of {_CAPITALS}")
+    return found + [
+        f"{name} is no worse: {capitals[name]} capitals"
+        for name in ("facts-1", "facts-3")
+        if capitals[name] > _CAPITALS_WORSE_MAX
+    ]
 
 
 def continued(model: LanguageModel, prompt: Sequence[int], *, tokens_max: int) -> str:
