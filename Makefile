@@ -4,12 +4,13 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+LITELLM := .peers/litellm/.installed-1.106.2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check format bench hooks clean
+.PHONY: help demo up test check format bench bench-peers hooks clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## a guided tour on real models and real traffic; ends by itself
 	$(BIN)/switchback demo
@@ -33,6 +34,9 @@ format: $(STAMP) ## put the code into its one format
 bench: $(STAMP) ## our figures beside the ceilings measured in the same run
 	$(BIN)/switchback bench
 
+bench-peers: $(STAMP) $(LITELLM) ## our gateway beside LiteLLM's proxy, which is installed below .peers
+	$(BIN)/python -m tests.bench.peers
+
 hooks: $(STAMP) ## run the checks of a file when it is committed
 	$(BIN)/pre-commit install
 
@@ -44,4 +48,10 @@ clean: ## remove what tools have built; keeps .venv and ./.switchback
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+# Peers are measured, never needed: each has an environment of its own.
+$(LITELLM):
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check 'litellm[proxy]==1.106.2'
 	@touch $@

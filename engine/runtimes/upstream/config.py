@@ -47,7 +47,7 @@ class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     def __post_init__(self) -> None:
         """Raises ValueError, as `msgspec.convert` expects, for an address that is none."""
         if not URL(self.url).port:
-            raise ValueError("port 0 is no port")
+            raise ValueError("url: port 0 is no port")
 
     @property
     def base(self) -> URL:
