@@ -11,20 +11,30 @@ from msgspec.structs import replace
 from engine.decisions.tenant import (
     DECIDER,
     QUOTA_MAX,
+    TOKENS_PER_MINUTE_MAX,
     Command,
     CreateTenant,
+    InvalidBudget,
     InvalidKey,
     InvalidQuota,
     InvalidTenant,
     IssueKey,
     KeyExists,
     RevokeKey,
+    SetKeyBudget,
     SetQuota,
     Tenant,
     UnknownKey,
     UnknownTenant,
 )
-from events.catalogue.tenants import KeyIssued, KeyRevoked, Quota, QuotaSet, TenantCreated
+from events.catalogue.tenants import (
+    KeyBudgetSet,
+    KeyIssued,
+    KeyRevoked,
+    Quota,
+    QuotaSet,
+    TenantCreated,
+)
 from switchback.testing import Given
 
 DIGEST = "5e" * 32
@@ -105,6 +115,31 @@ def test_a_key_is_revoked_once(given: Given) -> None:
 def test_a_key_that_never_was_cannot_be_revoked(given: Given) -> None:
     command = RevokeKey(key_id="k2")
     given(DECIDER, [CREATED, ISSUED]).when(command).refused(UnknownKey, key_id="k2")
+
+
+def test_a_key_is_issued_with_a_budget_and_given_another_once(given: Given) -> None:
+    bounded = replace(ISSUE, tokens_per_minute=1_000)
+    issued = replace(ISSUED, tokens_per_minute=1_000)
+    lifted = KeyBudgetSet(key_id="k1", tokens_per_minute=None)
+    lift = SetKeyBudget(key_id="k1", tokens_per_minute=None)
+    history = given(DECIDER, [CREATED]).when(bounded).then([issued])
+    history.when(lift).then([lifted]).when(lift).then([]).when(bounded).then([])
+
+
+def test_a_key_that_never_was_has_no_budget(given: Given) -> None:
+    command = SetKeyBudget(key_id="k2", tokens_per_minute=5)
+    given(DECIDER, [CREATED, ISSUED]).when(command).refused(UnknownKey, key_id="k2")
+
+
+@pytest.mark.parametrize("tokens", [-1, TOKENS_PER_MINUTE_MAX + 1])
+def test_a_budget_that_makes_no_sense_is_refused(given: Given, tokens: int) -> None:
+    command = SetKeyBudget(key_id="k1", tokens_per_minute=tokens)
+    outcome = given(DECIDER, [CREATED, ISSUED]).when(command)
+    outcome.refused(InvalidBudget)
+    assert list(outcome.fields) == ["tokens_per_minute"]
+    issue = given(DECIDER, [CREATED]).when(replace(ISSUE, tokens_per_minute=tokens))
+    issue.refused(InvalidKey)
+    assert list(issue.fields) == ["tokens_per_minute"]
 
 
 def test_a_quota_is_set_once(given: Given) -> None:

@@ -15,6 +15,7 @@ from handlers.direct import Direct
 from handlers.directory import Directory
 from handlers.http.app import HttpApp, build_app
 from handlers.http.front import Limits, Services
+from handlers.http.ports import Budgets
 from handlers.http.server import HttpServer
 from handlers.http.streams import Streams
 from handlers.routing import Routing
@@ -42,6 +43,7 @@ class House:
         self.inferences = FakeInferences()
         self.batchings = FakeBatchings()
         self.readiness = FakeReadiness()
+        self.budgets: Budgets = FakeBudgets()
         self.app = self._app()
         self.server = HttpServer(self.app.asgi, streams=self.app.streams)
         self.admin = self.tenants.add("acme", "admin", "operate", "infer", "feedback", "read")
@@ -54,7 +56,7 @@ class House:
             operations=self.operations,
             queries=cast(Queries, FakeQueries(self.operations)),
             inferences=self.inferences,
-            budgets=FakeBudgets(),
+            budgets=self.budgets,
             direct=Direct(routing=routing, executors=()),
             directory=Directory(routing),
             batchings=self.batchings,
