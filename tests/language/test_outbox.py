@@ -87,7 +87,7 @@ async def test_what_nobody_waits_for_is_not_sent() -> None:
     outbox.add(Piece(1, 0, "a"))
     outbox.add(Piece(1, 1, "b"))
     outbox.add(Piece(2, 0, "c"))
-    outbox.forget(1, 2)
+    outbox.forget(1)
     await asyncio.sleep(0)
 
     assert written.pieces() == [[(2, 0, "c")]]

@@ -109,3 +109,16 @@ def test_only_those_who_ask_are_told_log_probabilities() -> None:
     assert details is not None
     assert details[0] is None
     assert details[1] == Logprobs(details[1].chosen, ())
+
+
+def test_a_text_that_is_not_to_end_does_not_and_its_neighbours_do() -> None:
+    certain = np.array([[9.0, 3.0, 1.0, 0.0]] * 3, dtype=np.float32)
+    endless = Sampling(ignore_eos=True, logprobs=1)
+
+    drawn = TokenSampler()(certain, [endless, None, Sampling(temperature=0.1)], [1, 2, 3])
+
+    assert list(drawn.tokens) == [1, 0, 0]
+    assert drawn.details is not None
+    assert drawn.details[0].top[0][0] == 0  # told of as the model has it
+    hot = Sampling(temperature=2.0, ignore_eos=True)
+    assert 0 not in TokenSampler()(certain.repeat(100, axis=0), [hot] * 300, range(300)).tokens

@@ -59,8 +59,9 @@ class Engine:
             self._executor = self._rehearsing = RehearsingExecutor(self._executor, config.rehearsal)
         self._scheduler = self._new_scheduler()
         self._serving = Serving(self._scheduler)
-        self._numbers: dict[int, list[int]] = {}
-        """Request -> those that its choices have with the scheduler."""
+        self._numbers: dict[int, dict[int, int]] = {}
+        """Request -> those of its choices that have not ended -> their number with the scheduler.
+        """
         self._tasks: dict[int, asyncio.Task[None]] = {}
         """Request -> what is done about it beside the steps."""
 
@@ -120,7 +121,7 @@ class Engine:
             max_tokens=min(self._config.max_tokens, self._config.max_tokens_limit),
             now_s=time.monotonic(),
         )
-        self._numbers[order.request] = []
+        self._numbers[order.request] = {}
         try:
             for index, request in enumerate(requests):
                 self._enter_choice(order, index, request)
@@ -138,24 +139,35 @@ class Engine:
             prompt_tokens=len(request.prompt),
             streams=order.streams,
             token_bytes=self._tokenizer.token_bytes,
-            give=self.outbox.add,
+            give=self._give,
         )
         number = self._serving.enter(request, choice.take)
-        self._numbers[order.request].append(number)
+        self._numbers[order.request][index] = number
         if self._rehearsing is not None and self._rehearsing.marks(prompt):
             self._rehearsing.failing.add(number)
+
+    def _give(self, piece: Piece) -> None:
+        """Nothing is kept of a choice that has ended, but its piece on the way out."""
+        self.outbox.add(piece)
+        if piece.end is None:
+            return
+        numbers = self._numbers[piece.request]
+        number = numbers.pop(piece.choice)
+        if self._rehearsing is not None:
+            self._rehearsing.failing.discard(number)
+        if not numbers:
+            del self._numbers[piece.request]
 
     def _forget(self, request: int) -> None:
         """Nobody waits for it: no later step computes it."""
         task = self._tasks.pop(request, None)
         if task is not None:
             task.cancel()
-        numbers = self._numbers.pop(request, [])
-        for number in numbers:
+        for number in self._numbers.pop(request, {}).values():
             self._serving.leave(number)
             if self._rehearsing is not None:
                 self._rehearsing.failing.discard(number)
-        self.outbox.forget(request, len(numbers))
+        self.outbox.forget(request)
 
     async def _do(self, order: Do) -> None:
         try:

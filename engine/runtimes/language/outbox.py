@@ -30,10 +30,10 @@ class Outbox:
             self._sending = True
             asyncio.get_running_loop().call_soon(self.send)
 
-    def forget(self, request: int, choices: int) -> None:
+    def forget(self, request: int) -> None:
         """Nobody waits for what is left of the request."""
-        for choice in range(choices):
-            self._pieces.pop((request, choice), None)
+        for key in [key for key in self._pieces if key[0] == request]:
+            del self._pieces[key]
 
     def pause(self) -> None:
         """There is no room until `resume`."""
