@@ -99,7 +99,7 @@ class Serving:
         """Take a request in, by its number; `take` gets its chunks. Raises Refused, at once.
 
         For who has many answers and one place to send them to: a task for each would cost more
-        than computing them. `leave` is to be called, whether or not the last chunk has come.
+        than computing them. After the last chunk nothing is kept of it.
         """
         if not self._accepting:
             raise Closed
@@ -110,8 +110,8 @@ class Serving:
 
     def leave(self, number: int) -> None:
         """Take no further chunk; if there would be one, no later step computes it."""
-        del self._streams[number]
-        self._scheduler.cancel(number)
+        if self._streams.pop(number, None) is not None:
+            self._scheduler.cancel(number)
 
     async def _run(self) -> None:
         try:
@@ -138,8 +138,11 @@ class Serving:
     def _deliver(self, chunks: Iterable[Chunk]) -> None:
         for chunk in chunks:
             take = self._streams.get(chunk.request)
-            if take is not None:
-                take(chunk)
+            if take is None:
+                continue
+            if chunk.ending is not None:
+                del self._streams[chunk.request]
+            take(chunk)
 
 
 async def _chunks(stream: asyncio.Queue[Chunk]) -> AsyncIterator[Chunk]:
