@@ -20,6 +20,9 @@ PATH: Final = "/v1/chat/completions"
 _HEAD_END: Final = b"\r\n\r\n"
 _END: Final = b"0\r\n\r\n"
 _DONE: Final = b"data: [DONE]"
+_CHUNKED: Final = b"\r\ntransfer-encoding: chunked"
+_HEAD_BYTES_MAX: Final = 4_096
+"""Of an answer; it comes in one piece."""
 
 
 class ChatConnection(Connection):
@@ -28,12 +31,14 @@ class ChatConnection(Connection):
     def __init__(self) -> None:
         super().__init__()
         self.first_at = 0.0
-        """When the first bytes of the last answer's body came, by the performance counter."""
+        """When the first bytes of the last answer came, by the performance counter."""
+        self._is_stream = False
 
     def data_received(self, data: bytes) -> None:
         if not self._received:
             self.first_at = time.perf_counter()
-        if not self._received and b"transfer-encoding: chunked" not in data[:2_000].lower():
+            self._is_stream = _CHUNKED in data[:_HEAD_BYTES_MAX].lower()
+        if not self._is_stream:
             super().data_received(data)
             return
         self._received += data
@@ -62,7 +67,7 @@ class Chats(msgspec.Struct, frozen=True, kw_only=True):
 
     seen: Seen
     firsts_s: list[float]
-    """From each request to the first bytes of its answer's body."""
+    """From each request to the first bytes of its answer."""
 
 
 async def flood_chats(target: Target, request: bytes, connections: int, count: int) -> Chats:
