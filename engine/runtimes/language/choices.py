@@ -19,7 +19,7 @@ from engine.runtimes.runtime import RequestRefused
 class Choice:
     """One text in the making."""
 
-    __slots__ = ("_drawn", "_give", "_prompt_tokens", "_streams", "_token_bytes", "over", "piece")
+    __slots__ = ("_drawn", "_give", "_piece", "_prompt_tokens", "_streams", "_token_bytes")
 
     def __init__(
         self,
@@ -31,8 +31,7 @@ class Choice:
         give: Callable[[Piece], None],
     ) -> None:
         """`piece` is what the answer begins with."""
-        self.piece = piece
-        self.over = False
+        self._piece = piece
         self._prompt_tokens = prompt_tokens
         self._streams = streams
         self._token_bytes = token_bytes
@@ -40,7 +39,7 @@ class Choice:
         self._drawn = 0
 
     def take(self, chunk: Chunk) -> None:
-        piece = self.piece
+        piece = self._piece
         piece.text += chunk.text
         if chunk.token is not None:
             self._drawn += 1
@@ -48,10 +47,9 @@ class Choice:
                 piece.logprobs.append(self._logprobs(chunk.token, chunk.detail))
         if chunk.ending is not None:
             piece.end = self._end(chunk, chunk.ending)
-            self.over = True
         elif not self._streams or not (piece.text or piece.logprobs):
             return
-        self.piece = Piece(piece.request, piece.choice)
+        self._piece = Piece(piece.request, piece.choice)
         self._give(piece)
 
     def _end(self, chunk: Chunk, ending: Ending) -> End:
