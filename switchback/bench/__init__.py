@@ -3,8 +3,9 @@
     report = await run(["commands", "routing"], directory=Path(".switchback"), sizes=QUICK)
     Console().print(table(report))
 
-Each line runs on fresh servers with fsync on every acknowledged append, under a directory that must
-lie on a real disk, and is the median of several rounds; rounds of the ceiling lie between ours.
+Each line that needs servers runs on fresh ones with fsync on every acknowledged append, under a
+directory that must lie on a real disk. Figures are the median of several rounds; rounds of the
+ceiling lie between ours.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from switchback.bench import (
 from switchback.bench.figures import Goal, Machine, Report, Row
 from switchback.bench.report import table
 from switchback.bench.sizes import FULL, LINE_SECONDS_MAX, QUICK, Sizes
-from switchback.bench.stage import BenchFailed, Stage, open_stage
+from switchback.bench.stage import BenchFailed, Clients, Stage, open_clients, open_stage
 
 __all__ = [
     "FULL",
@@ -51,24 +52,46 @@ __all__ = [
     "table",
 ]
 
-Line: TypeAlias = Callable[[Stage, Sizes], Awaitable[Sequence[Row]]]
+Line: TypeAlias = Callable[[Path, Sizes], Awaitable[Sequence[Row]]]
+"""(directory for the servers' data, sizes) -> figures."""
+
+
+def _served(measure: Callable[[Stage, Sizes], Awaitable[Sequence[Row]]]) -> Line:
+    """On servers of its own."""
+
+    async def line(directory: Path, sizes: Sizes) -> Sequence[Row]:
+        async with open_stage(directory) as stage:
+            return await measure(stage, sizes)
+
+    return line
+
+
+def _alone(measure: Callable[[Clients, Sizes], Awaitable[Sequence[Row]]]) -> Line:
+    """Without any server."""
+
+    async def line(_: Path, sizes: Sizes) -> Sequence[Row]:
+        async with open_clients() as clients:
+            return await measure(clients, sizes)
+
+    return line
+
 
 LINES: Final[Mapping[str, Line]] = MappingProxyType(
     {
-        commands.NAME: commands.measure,
-        replays.MEMORY: replays.measure_memory,
-        replays.POSTGRES: replays.measure_postgres,
-        visible.NAME: visible.measure,
-        routing.NAME: routing.measure,
-        switches.NAME: switches.measure,
-        inference.NAME: inference.measure,
-        upstreams.NAME: upstreams.measure,
-        scheduling.NAME: scheduling.measure,
-        generation.NAME: generation.measure,
-        language.NAME: language.measure,
-        judgement.NAME: judgement.measure,
-        detection.NAME: detection.measure,
-        soak.NAME: soak.measure,
+        commands.NAME: _served(commands.measure),
+        replays.MEMORY: _served(replays.measure_memory),
+        replays.POSTGRES: _served(replays.measure_postgres),
+        visible.NAME: _served(visible.measure),
+        routing.NAME: _alone(routing.measure),
+        switches.NAME: _served(switches.measure),
+        inference.NAME: _served(inference.measure),
+        upstreams.NAME: _served(upstreams.measure),
+        scheduling.NAME: _alone(scheduling.measure),
+        generation.NAME: _alone(generation.measure),
+        language.NAME: _served(language.measure),
+        judgement.NAME: _alone(judgement.measure),
+        detection.NAME: _served(detection.measure),
+        soak.NAME: _served(soak.measure),
     }
 )
 """Name -> what measures it."""
@@ -106,7 +129,7 @@ async def run(
 
 async def _measured(name: str, directory: Path, sizes: Sizes) -> Sequence[Row]:
     try:
-        async with asyncio.timeout(LINE_SECONDS_MAX), open_stage(directory) as stage:
-            return await LINES[name](stage, sizes)
+        async with asyncio.timeout(LINE_SECONDS_MAX):
+            return await LINES[name](directory, sizes)
     except TimeoutError as error:
         raise BenchFailed(f"line {name} took more than {LINE_SECONDS_MAX:.0f} s") from error

@@ -34,23 +34,23 @@ class Streamed(msgspec.Struct, frozen=True, kw_only=True):
 
     seen: Seen
     gaps_s: list[float]
-    """Between two chunks of a stream."""
+    """From text to further text in a stream; of one that came all at once, the whole time."""
     firsts_s: list[float]
     """From a request to its first chunk."""
 
 
 async def make_endpoint(target: Target) -> None:
-    """Two versions of the model, of which the second is loaded, warmed and takes the traffic."""
+    """One of which the model takes all traffic, loaded and warm when this returns."""
     versions = f"/api/v1/models/{ENDPOINT}/versions"
-    of_model: dict[str, Any] = {
+    of_facts: dict[str, Any] = {
         "runtime": "language-model",
         "artifact": {"uri": f"builtin://{MODEL}"},
     }
     async with connected(target, 1) as [connection]:
         for method, path, body in (
             ("POST", "/api/v1/models", {"name": ENDPOINT}),
-            ("POST", versions, {"version": "1.0.0", **of_model}),
-            ("POST", versions, {"version": "2.0.0", **of_model}),
+            ("POST", versions, {"version": "1.0.0", "runtime": "echo"}),
+            ("POST", versions, {"version": "2.0.0", **of_facts}),
             ("PUT", f"/api/v1/endpoints/{ENDPOINT}", {"model": ENDPOINT, "version": "1.0.0"}),
             ("POST", f"/api/v1/endpoints/{ENDPOINT}/swap?wait=true", {"to": "2.0.0"}),
         ):
@@ -87,7 +87,10 @@ async def streams(target: Target, prompts: Sequence[str], tokens: int) -> Stream
         if told not in answer.body:
             raise RequestFailed(requests[number], answer)
         firsts_s.append(arrivals_s[0] - began)
-        gaps_s.extend(later - earlier for earlier, later in pairwise(arrivals_s[:-1]))
+        came_s = sorted(set(arrivals_s))
+        gaps_s.extend(later - earlier for earlier, later in pairwise(came_s))
+        if len(came_s) == 1:
+            gaps_s.append(came_s[0] - began)
         return answer
 
     async with connected_as(StreamConnection, target, len(requests)) as opened:

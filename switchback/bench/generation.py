@@ -29,7 +29,7 @@ from engine.runtimes.language.tokenizer import FIRST_MERGED
 from engine.runtimes.language.weights import LanguageModel, load_builtin
 from switchback.bench.figures import Goal, Row, row
 from switchback.bench.sizes import Sizes
-from switchback.bench.stage import Stage
+from switchback.bench.stage import Clients
 from switchback.bench.static import generate_static
 
 NAME: Final = "generation"
@@ -68,8 +68,8 @@ class Generated(msgspec.Struct, frozen=True, kw_only=True):
     """Of another one that begins with the same 512 tokens."""
 
 
-async def measure(stage: Stage, sizes: Sizes) -> Sequence[Row]:
-    rounds = await stage.call(
+async def measure(clients: Clients, sizes: Sizes) -> Sequence[Row]:
+    rounds = await clients.call(
         generate, sizes.rounds, sizes.generated, sizes.generated_singly, sizes.prefixes
     )
     return rows(rounds)
@@ -84,7 +84,7 @@ def rows(rounds: Sequence[Generated]) -> Sequence[Row]:
         return row(NAME, f"continuous by {what}", "times", times, goal=goal)
 
     scheduled, alone = every(lambda e: e.scheduled), every(lambda e: e.alone)
-    continuous, full = every(lambda e: e.continuous), f"{LIMITS.batch_max} answers of one length"
+    continuous, full = every(lambda e: e.continuous), "answers of one length"
     cold_ms, warm_ms = every(lambda e: e.cold_s * 1e3), every(lambda e: e.warm_s * 1e3)
     sooner = every(lambda e: e.cold_s / e.warm_s)
     return (
@@ -125,7 +125,7 @@ class _Ways:
         mixed = [_mixed(generator) for _ in range(requests)]
         even = [
             _request(generator, EVEN_PROMPT_TOKENS, EVEN_ANSWER_TOKENS)
-            for _ in range(LIMITS.batch_max)
+            for _ in range(min(requests, LIMITS.batch_max))
         ]
         cold_s, warm_s = self._first_tokens(generator, prefixes)
         return Generated(

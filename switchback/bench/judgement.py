@@ -22,7 +22,7 @@ from events.catalogue.traffic import WindowObserved
 from switchback.bench.figures import Goal, Row, percentile, row
 from switchback.bench.ramps import WEIGHTS, Ended, detection_s, ramp
 from switchback.bench.sizes import Sizes
-from switchback.bench.stage import Stage
+from switchback.bench.stage import Clients
 from switchback.bench.trials import (
     SHAPES,
     Arms,
@@ -62,8 +62,8 @@ OBSERVED_US: Final = Goal("at most", 50)
 JUDGED_US: Final = Goal("at most", 500)
 
 
-async def measure(stage: Stage, sizes: Sizes) -> Sequence[Row]:
-    return await stage.call(simulate, sizes.judged_runs, sizes.judged_windows, sizes.rounds)
+async def measure(clients: Clients, sizes: Sizes) -> Sequence[Row]:
+    return await clients.call(simulate, sizes.judged_runs, sizes.judged_windows, sizes.rounds)
 
 
 async def simulate(runs: int, windows: int, rounds: int) -> Sequence[Row]:

@@ -27,8 +27,8 @@ from switchback.bench.stage import BenchFailed, Stage, System
 from switchback.bench.static import generate_static
 
 NAME: Final = "language"
-GROWTH_BYTES: Final = Goal("at most", 1_024)
-"""Of memory, for each request."""
+GROWTH_BYTES: Final = Goal("at most", 200)
+"""Of memory, for each request. An object that is forgotten with each takes more."""
 ANSWER_TOKENS: Final = 20
 LONG_CHARS: Final = 10_000
 SHORT_TOKENS: Final = 4

@@ -14,7 +14,7 @@ from engine.routing import Decision, compile_policy, decide_route, receipt_for, 
 from events.catalogue.endpoints import Policy
 from switchback.bench.figures import Goal, Row, row
 from switchback.bench.sizes import Sizes
-from switchback.bench.stage import Stage
+from switchback.bench.stage import Clients
 
 NAME: Final = "routing"
 MEDIAN_US: Final = Goal("at most", 2.0)
@@ -40,8 +40,8 @@ _RULES: Final[dict[str, Any]] = {
 }
 
 
-async def measure(stage: Stage, sizes: Sizes) -> Sequence[Row]:
-    return await stage.call(decide, sizes.rounds, sizes.routing_calls)
+async def measure(clients: Clients, sizes: Sizes) -> Sequence[Row]:
+    return await clients.call(decide, sizes.rounds, sizes.routing_calls)
 
 
 async def decide(rounds: int, calls: int) -> Sequence[Row]:

@@ -13,7 +13,7 @@ import msgspec
 from engine.batching import Batch, Drawn, Limits, Priority, Request, Scheduler
 from switchback.bench.figures import Goal, Row, row
 from switchback.bench.sizes import Sizes
-from switchback.bench.stage import Stage
+from switchback.bench.stage import Clients
 
 NAME: Final = "scheduling"
 COST_US: Final = Goal("at most", 2.0)
@@ -69,8 +69,10 @@ class Use(msgspec.Struct, frozen=True, kw_only=True):
         return 100 * (self.tokens / self.tokens_min - 1)
 
 
-async def measure(stage: Stage, sizes: Sizes) -> Sequence[Row]:
-    return await stage.call(schedule, sizes.rounds, sizes.scheduled_steps, sizes.scheduled_requests)
+async def measure(clients: Clients, sizes: Sizes) -> Sequence[Row]:
+    return await clients.call(
+        schedule, sizes.rounds, sizes.scheduled_steps, sizes.scheduled_requests
+    )
 
 
 async def schedule(rounds: int, steps: int, requests: int) -> Sequence[Row]:

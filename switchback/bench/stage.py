@@ -53,17 +53,33 @@ class System(msgspec.Struct, frozen=True):
     target: Target
 
 
-class Stage:
-    """Made by `open_stage`."""
+class Clients:
+    """The process of the clients; made by `open_clients`."""
 
-    def __init__(self, settings: Settings, addresses: Addresses, stack: AsyncExitStack) -> None:
-        self.addresses = addresses
-        self._settings = settings
-        self._stack = stack
+    def __init__(self, stack: AsyncExitStack) -> None:
         self._clients = ProcessPoolExecutor(1, _context, initializer=_begin)
         with _environment(_ONE_THREAD):  # which is read once, as the process begins
             self._clients.submit(_nothing)
         stack.push_async_callback(asyncio.to_thread, self._clients.shutdown)
+
+    async def call(
+        self,
+        work: Callable[[*Arguments], Coroutine[Any, Any, T]],
+        *arguments: *Arguments,
+    ) -> T:
+        """Run a coroutine function of some module in the clients' process."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._clients, _run, work, arguments)
+
+
+class Stage(Clients):
+    """Servers, and processes of ours on them; made by `open_stage`."""
+
+    def __init__(self, settings: Settings, addresses: Addresses, stack: AsyncExitStack) -> None:
+        super().__init__(stack)
+        self.addresses = addresses
+        self._settings = settings
+        self._stack = stack
 
     async def start(self, *roles: Role, name: str = "local") -> System:
         """A process with these roles, or with all. Raises BenchFailed."""
@@ -79,14 +95,12 @@ class Stage:
             target = Target(serving.host, serving.port, serving.key)
             yield System(serving.pid, target)
 
-    async def call(
-        self,
-        work: Callable[[*Arguments], Coroutine[Any, Any, T]],
-        *arguments: *Arguments,
-    ) -> T:
-        """Run a coroutine function of some module in the clients' process."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._clients, _run, work, arguments)
+
+@asynccontextmanager
+async def open_clients() -> AsyncIterator[Clients]:
+    """For what needs no server."""
+    async with AsyncExitStack() as stack:
+        yield Clients(stack)
 
 
 @asynccontextmanager

@@ -7,6 +7,8 @@ from typing import Final
 
 from switchback.bench.http import Answer, Connection
 
+_HEAD_END: Final = b"\r\n\r\n"
+_CHUNKED: Final = b"transfer-encoding: chunked"
 _CHUNK: Final = b"data: {"
 _END: Final = b"0\r\n\r\n"
 _DONE: Final = b"data: [DONE]"
@@ -28,10 +30,12 @@ class StreamConnection(Connection):
         return self._arrivals_s
 
     def data_received(self, data: bytes) -> None:
-        if not self._received and b"transfer-encoding: chunked" not in data.lower():
+        received = self._received + data
+        head_end = received.find(_HEAD_END)
+        if head_end < 0 or _CHUNKED not in received[:head_end].lower():
             super().data_received(data)
             return
-        self._received += data
+        self._received = received
         now_s = time.perf_counter()
         while (found := self._received.find(_CHUNK, self._scanned)) >= 0:
             self._arrivals_s.append(now_s)
@@ -41,7 +45,7 @@ class StreamConnection(Connection):
 
     def _settle_stream(self) -> None:
         received, self._received = self._received, b""
-        head, _, body = received.partition(b"\r\n\r\n")
+        head, _, body = received.partition(_HEAD_END)
         status = int(head[9:12])
         if status == 200 and _DONE not in body:
             status = _ENDED_EARLY
