@@ -20,6 +20,7 @@ from handlers.http.call import POSITION_HEADER, Call
 from handlers.http.inference import INFERENCE_HEADERS
 from handlers.http.parameters import NAME_PATTERN
 from handlers.http.problems import MEDIA_TYPE, STATUS, Problem
+from handlers.spending import RATE_HEADERS
 
 _ALWAYS: Final = frozenset({"invalid", "unauthenticated", "forbidden", "not_found"})
 _ON_COMMANDS: Final = frozenset({"conflict", "too_large", "rate_limited", "unavailable", "timeout"})
@@ -99,9 +100,14 @@ def _complete(operation: dict[str, Any], path: str, method: str, handler: HTTPRo
 
 
 def _answer_headers(method: str, access: Access, handler: HTTPRouteHandler) -> dict[str, Any]:
+    if method == "GET":
+        return {}
     of_scope = INFERENCE_HEADERS if access == "infer" else (POSITION_HEADER,)
     names = handler.opt.get("answers", of_scope)
-    return {} if method == "GET" else {name: {"schema": {"type": "string"}} for name in names}
+    headers: dict[str, Any] = {name: {"schema": {"type": "string"}} for name in names}
+    if names is INFERENCE_HEADERS:
+        headers |= dict.fromkeys(RATE_HEADERS, _OF_BUDGETS)
+    return headers
 
 
 def _problems(method: str, access: Access) -> dict[int, list[str]]:
@@ -140,6 +146,12 @@ def _header(name: str, description: str, schema: dict[str, Any]) -> dict[str, An
         "schema": schema,
     }
 
+
+_OF_BUDGETS: Final = {
+    "description": "Of a key with a budget.",
+    "required": False,
+    "schema": {"type": "string"},
+}
 
 _PARAMETERS: Final[dict[str, Any]] = {
     "tenant": {
