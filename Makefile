@@ -5,6 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 LITELLM := .peers/litellm/.installed-1.106.2
+VLLM   := .peers/vllm/.installed-0.33.0
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up test check format bench bench-peers hooks clean
@@ -34,7 +35,8 @@ format: $(STAMP) ## put the code into its one format
 bench: $(STAMP) ## our figures beside the ceilings measured in the same run
 	$(BIN)/switchback bench
 
-bench-peers: $(STAMP) $(LITELLM) ## our gateway beside LiteLLM's proxy, which is installed below .peers
+bench-peers: $(STAMP) $(LITELLM) ## beside LiteLLM's proxy and vLLM's scheduler, which it installs below .peers (8 GB)
+	@$(MAKE) --no-print-directory $(VLLM) || echo "vLLM cannot be installed here"
 	$(BIN)/python -m tests.bench.peers
 
 hooks: $(STAMP) ## run the checks of a file when it is committed
@@ -54,4 +56,10 @@ $(STAMP): pyproject.toml
 $(LITELLM):
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check 'litellm[proxy]==1.106.2'
+	@touch $@
+
+$(VLLM): tests/bench/peers/vllm.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps 'vllm==0.33.0'
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@

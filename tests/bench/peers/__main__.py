@@ -1,8 +1,10 @@
-"""Our gateway beside LiteLLM's proxy: the same mock upstream, client, machine and run.
+"""Our gateway beside LiteLLM's proxy, our scheduler beside vLLM's: in one run on one machine.
 
-Rounds of the mock alone, of ours and of the peer's take turns; figures are medians of rounds. What
-is added is seen over one connection, where nothing waits for anything else; chats a second over
-many, as fast as they are answered.
+Rounds of the mock alone, of ours and of the peer's take turns, with the same client; figures are
+medians of rounds. What is added is seen over one connection, where nothing waits for anything else;
+chats a second over many, as fast as they are answered. What schedulers cost is a processor's time
+for one running request in one step; ours has priorities, cancellations and stop strings to look
+after besides.
 """
 
 from __future__ import annotations
@@ -20,16 +22,21 @@ from rich.table import Table
 from switchback.bench.chats import WAYS, Way, chat_request, flood_chats
 from switchback.bench.http import Target
 from switchback.bench.mocked import mock_upstream
+from switchback.bench.scheduling import RUNNING, cost_us
 from switchback.bench.stage import Stage, open_stage
 from switchback.bench.upstreams import CONNECTIONS, ENDPOINT, make_endpoint, p50_ms
-from tests.bench.peers.litellm import litellm_proxy
+from tests.bench.peers.litellm_proxy import litellm_proxy
+from tests.bench.peers.vllm_scheduler import is_vllm_there, vllm_costs_us
 
 ROUNDS: Final = 3
 CHATS: Final = 200
 """In a round: the slower of the two takes seconds for them."""
 TIMES: Final = 10
 """How many times the peer's throughput is to be reached, and its added latency undercut."""
+STEPS: Final = 200
+"""Timed, of each scheduler and number of running requests."""
 DIRECTORY: Final = Path(".switchback")
+_SAID: Final = {True: "yes", False: "no"}
 _WHO: Final = ("mock", "ours", "peer")
 
 
@@ -67,10 +74,11 @@ class _Row(NamedTuple):
     ours: str
     peer: str
     times: float
+    goal: float | None = TIMES
 
     @property
     def is_reached(self) -> bool:
-        return self.times >= TIMES
+        return self.goal is None or self.times >= self.goal
 
 
 def _rows(lanes: list[_Lane]) -> Iterator[_Row]:
@@ -78,19 +86,21 @@ def _rows(lanes: list[_Lane]) -> Iterator[_Row]:
         what = f"{lane.way}, {lane.connections} connections"
         if lane.connections == 1:
             ours, peer = lane.added_ms("ours"), lane.added_ms("peer")
-            yield _Row(f"{what}: added, p50", f"{ours:.2f} ms", f"{peer:.2f} ms", peer / ours)
+            yield _Row(
+                f"LiteLLM, {what}: added, p50", f"{ours:.2f} ms", f"{peer:.2f} ms", peer / ours
+            )
         else:
             ours, peer = lane.per_s("ours"), lane.per_s("peer")
-            yield _Row(f"{what}: chats", f"{ours:,.0f}/s", f"{peer:,.0f}/s", ours / peer)
+            yield _Row(f"LiteLLM, {what}: chats", f"{ours:,.0f}/s", f"{peer:,.0f}/s", ours / peer)
 
 
 def _table(rows: list[_Row]) -> Table:
-    table = Table(title="Switchback beside LiteLLM's proxy, one worker")
-    for column in ("figure", "ours", "LiteLLM", "times better", f"goal: {TIMES}"):
+    table = Table(title="Switchback beside its peers")
+    for column in ("figure", "ours", "theirs", "times better", "goal", "reached"):
         table.add_column(column)
     for row in rows:
-        reached = "yes" if row.is_reached else "no"
-        table.add_row(row.figure, row.ours, row.peer, f"{row.times:.1f}", reached)
+        goal = ("", "") if row.goal is None else (f"{row.goal:g}", _SAID[row.is_reached])
+        table.add_row(row.figure, row.ours, row.peer, f"{row.times:.1f}", *goal)
     return table
 
 
@@ -108,10 +118,26 @@ async def measured() -> list[_Row]:
     return list(_rows(lanes))
 
 
+def _scheduling_rows() -> Iterator[_Row]:
+    """None if vLLM is not installed, or cannot be."""
+    for running, theirs_us in vllm_costs_us(STEPS, RUNNING).items():
+        ours_us = median(cost_us(running, STEPS) for _ in range(ROUNDS))
+        yield _Row(
+            f"vLLM, a step for each of {running}",
+            f"{ours_us:.2f} us",
+            f"{theirs_us:.2f} us",
+            theirs_us / ours_us,
+            goal=None,
+        )
+
+
 def main() -> int:
     """0 if every goal was reached."""
-    rows = asyncio.run(measured())
-    Console().print(_table(rows))
+    console = Console()
+    rows = [*asyncio.run(measured()), *_scheduling_rows()]
+    console.print(_table(rows))
+    if not is_vllm_there():
+        console.print("vLLM is not installed below .peers, so its scheduler is left out")
     return 0 if all(row.is_reached for row in rows) else 1
 
 
