@@ -53,9 +53,13 @@ class RequestFailed(Exception):
     """An answer that is not a success."""
 
     def __init__(self, request: bytes, answer: Answer) -> None:
-        said = answer.body.decode(errors="replace")[:_SAID_CHARS_MAX]
-        super().__init__(f"{request.split(_LINE_END, 1)[0].decode()}: {answer.status} {said}")
+        super().__init__(request, answer)  # as they are, so that it passes between processes
+        self.request = request
         self.answer = answer
+
+    def __str__(self) -> str:
+        said = self.answer.body.decode(errors="replace")[:_SAID_CHARS_MAX]
+        return f"{self.request.split(_LINE_END, 1)[0].decode()}: {self.answer.status} {said}"
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):

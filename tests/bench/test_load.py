@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from collections.abc import AsyncIterator
 from typing import cast
 
@@ -47,6 +48,13 @@ async def test_a_refusal_says_what_was_asked_and_what_was_said(target: Target) -
     async with connected(target, 1) as [connection]:
         with pytest.raises(RequestFailed, match=r"GET /no HTTP/1.1: 503 hello"):
             await connection.ask(target.request("GET", "/no"))
+
+
+async def test_a_refusal_passes_from_process_to_process(target: Target) -> None:
+    async with connected(target, 1) as [connection]:
+        with pytest.raises(RequestFailed) as refused:
+            await connection.ask(target.request("GET", "/no"))
+    assert str(pickle.loads(pickle.dumps(refused.value))) == str(refused.value)
 
 
 async def test_failures_are_counted_with_the_first_reason(target: Target) -> None:
