@@ -1,4 +1,8 @@
-"""Which runtimes there are, and how a version's runtime is made from its registration."""
+"""Which runtimes there are, and how a version's runtime is made from its registration.
+
+A runtime's module is imported when the first version of it is made: NumPy and an HTTP client take
+longer than a verb of the command line, which needs neither.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,7 @@ import msgspec
 
 from engine.runtimes.configs import EchoConfig, LanguageConfig, PythonConfig
 from engine.runtimes.echo import EchoRuntime
-from engine.runtimes.language_model import LanguageRuntime
-from engine.runtimes.python import PythonRuntime
 from engine.runtimes.runtime import LoadFailed, Runtime, RuntimeSettings
-from engine.runtimes.upstream.config import UpstreamConfig
-from engine.runtimes.upstream.runtime import UpstreamRuntime
 from events.catalogue.models import VersionRegistered
 
 Factory: TypeAlias = Callable[[VersionRegistered, RuntimeSettings], Runtime]
@@ -40,16 +40,23 @@ def _echo(registered: VersionRegistered, settings: RuntimeSettings) -> Runtime:
 def _python(registered: VersionRegistered, settings: RuntimeSettings) -> Runtime:
     if registered.artifact is None:
         raise LoadFailed("artifact", "a python version needs an artifact")
+    from engine.runtimes.python import PythonRuntime
+
     return PythonRuntime(_config(registered, PythonConfig), registered.artifact, settings)
 
 
 def _language(registered: VersionRegistered, settings: RuntimeSettings) -> Runtime:
     if registered.artifact is None:
         raise LoadFailed("artifact", "a language model needs an artifact")
+    from engine.runtimes.language_model import LanguageRuntime
+
     return LanguageRuntime(_config(registered, LanguageConfig), registered.artifact, settings)
 
 
 def _upstream(registered: VersionRegistered, settings: RuntimeSettings) -> Runtime:
+    from engine.runtimes.upstream.config import UpstreamConfig
+    from engine.runtimes.upstream.runtime import UpstreamRuntime
+
     return UpstreamRuntime(_config(registered, UpstreamConfig), settings)
 
 

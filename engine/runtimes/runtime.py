@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Final,
+    Literal,
+    Protocol,
+    TypeAlias,
+    runtime_checkable,
+)
 
 import msgspec
 
-from engine.batching import Statistics
+if TYPE_CHECKING:
+    from engine.batching import Statistics
 
 UPSTREAM_KEYS: Final = ("*_API_KEY",)
 """The environment variables that upstreams' keys may be in, unless an operator says otherwise."""

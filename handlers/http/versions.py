@@ -8,7 +8,7 @@ import msgspec
 from litestar import Response, get, post
 from litestar.params import JSONBody
 
-from engine.runtimes.language.builtin import BUILTIN, SCHEME
+from engine.runtimes.language.builtin import SCHEME, BuiltinUnknown, builtin_artifact
 from events import Position
 from events.catalogue.models import Artifact, RuntimeName
 from handlers.http.access import needs
@@ -143,8 +143,11 @@ async def retire_version(
 def _artifact(body: ArtifactBody) -> Artifact:
     """With what is known of a built-in model, where the body says nothing. Raises Rejected."""
     sha256, size_bytes = body.sha256, body.size_bytes
-    if body.uri.startswith(SCHEME) and body.uri.removeprefix(SCHEME) in BUILTIN:
-        released = BUILTIN[body.uri.removeprefix(SCHEME)]
+    if body.uri.startswith(SCHEME):
+        try:
+            released = builtin_artifact(body.uri.removeprefix(SCHEME))
+        except BuiltinUnknown as error:
+            raise invalid({"artifact.uri": str(error)}) from error
         sha256 = released.sha256 if sha256 is None else sha256
         size_bytes = released.size_bytes if size_bytes is None else size_bytes
     if sha256 is None:

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Final
 import msgspec
 from cyclopts import App, Parameter
 
+from engine.runtimes import ArtifactRefused, describe_artifact
+from engine.runtimes.language.builtin import SCHEME
 from events.catalogue.models import RuntimeName
 from switchback.cli.application import app
 from switchback.cli.failures import Failed
@@ -105,16 +107,18 @@ async def register_version(
     runtime: RuntimeName,
     config: Annotated[str | None, Parameter(help="JSON, or @FILE.")] = None,
     artifact: Annotated[
-        str | None, Parameter(help='JSON {"uri", "sha256", "size_bytes"}, or @FILE.')
+        str | None, Parameter(help="A file or directory, builtin://NAME, JSON, or @FILE.")
     ] = None,
     parent: Annotated[str | None, Parameter(help="MODEL@VERSION it was made from.")] = None,
     memory_bytes: int | None = None,
     as_json: AsJson = False,
     target: Target = HERE,
 ) -> None:
-    """Register a version. It is not loaded before an endpoint wants it."""
-    body = {"config": json_argument("--config", config)}
-    body["artifact"] = json_argument("--artifact", artifact)
+    """Register a version. It is not loaded before an endpoint wants it.
+
+    Of an artifact that is a file or a directory, size and digest are taken now.
+    """
+    body = {"config": json_argument("--config", config), "artifact": artifact_argument(artifact)}
     async with commanding(target) as client:
         answer = await client.register_version(
             model, version, runtime=runtime, parent=parent, memory_bytes=memory_bytes, **body
@@ -130,6 +134,18 @@ async def retire_version(
     async with commanding(target) as client:
         answer = await client.retire_version(model, version)
     print_done(f"{model}@{version} is retired", answer, as_json=as_json)
+
+
+def artifact_argument(text: str | None) -> Any:
+    """The artifact in an argument. Raises Failed."""
+    if text is None or text.startswith(("{", "@")):
+        return json_argument("--artifact", text)
+    if text.startswith(SCHEME):
+        return {"uri": text}
+    try:
+        return msgspec.to_builtins(describe_artifact(Path(text)))
+    except ArtifactRefused as error:
+        raise Failed(f"--artifact: {text}: {error}") from error
 
 
 def json_argument(option: str, text: str | None) -> Any:

@@ -36,8 +36,16 @@ def test_what_differs_from_what_was_released_is_refused() -> None:
     assert problems(msgspec.structs.replace(FACTS, size_bytes=1)) == {"artifact.size_bytes"}
 
 
-@pytest.mark.parametrize("uri", ["builtin://facts-9", "builtin://", "file:///srv/model"])
-def test_of_other_artifacts_digest_and_size_are_to_be_told(uri: str) -> None:
+@pytest.mark.parametrize("uri", ["builtin://facts-9", "builtin://"])
+def test_a_built_in_model_that_there_is_not_is_named_with_those_that_there_are(uri: str) -> None:
+    with pytest.raises(Rejected, match="facts-1, facts-2, facts-3") as caught:
+        _artifact(ArtifactBody(uri=uri))
+    assert caught.value.fields is not None
+    assert set(caught.value.fields) == {"artifact.uri"}
+
+
+def test_of_other_artifacts_digest_and_size_are_to_be_told() -> None:
+    uri = "file:///srv/model"
     for body in (ArtifactBody(uri=uri), ArtifactBody(uri=uri, sha256="0" * 64)):
         with pytest.raises(Rejected) as caught:
             _artifact(body)

@@ -197,7 +197,26 @@ async def test_an_object_of_many_members_is_looked_at_once(target: Target):
     ("changes", "field"),
     [
         ({"runtime": "bash"}, "runtime"),
-        ({"runtime": "upstream", "config": {"url": "http://x", "model": "y"}}, "runtime"),
+        ({"runtime": "upstream", "config": {"url": "http://x"}}, "config.model"),
+        ({"runtime": "upstream", "config": {"url": "ftp://x", "model": "y"}}, "config.url"),
+        (
+            {"runtime": "upstream", "config": {"url": "http://me:secret@x", "model": "y"}},
+            "config.url",
+        ),
+        (
+            {"runtime": "upstream", "config": {"url": "http://x", "model": "y", "api_key": "k"}},
+            "config.api_key",
+        ),
+        ({"runtime": "language-model"}, "artifact"),
+        ({"runtime": "language-model", "artifact": {"uri": "builtin://none"}}, "artifact.uri"),
+        (
+            {
+                "runtime": "language-model",
+                "artifact": {"uri": "builtin://facts-1"},
+                "config": {"batch_max": 0},
+            },
+            "config.batch_max",
+        ),
         ({"config": {"answers": 1}}, "config.answers"),
         ({"config": {"latency_ms": -1}}, "config.latency_ms"),
         ({"config": {"error_rate": "half"}}, "config.error_rate"),
