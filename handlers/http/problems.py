@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from math import ceil
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -132,7 +133,7 @@ def _headers(error: Exception, code: str) -> dict[str, str]:
     headers: dict[str, str] = {}
     if code in _COMES_BACK:
         wait_s = getattr(error, "retry_after_s", None) or RETRY_AFTER_S
-        headers["Retry-After"] = str(max(1, round(wait_s + 0.5)))
+        headers["Retry-After"] = str(max(1, ceil(wait_s)))
     headers |= getattr(error, "answer_headers", {})
     if isinstance(error, InferenceFailed) and error.version:
         headers[VERSION_HEADER] = error.version

@@ -260,7 +260,7 @@ def test_every_error_of_the_house_has_its_code(error: Exception, code: str) -> N
     ("failed", "version", "headers"),
     [
         (VersionFailed("it failed"), "2.0.0", {"Switchback-Version": "2.0.0"}),
-        (NotServed("nobody"), "2.0.0", {"Switchback-Version": "2.0.0", "Retry-After": "2"}),
+        (NotServed("nobody"), "2.0.0", {"Switchback-Version": "2.0.0", "Retry-After": "1"}),
         (EndpointUnknown("no endpoint"), "", {}),
     ],
 )
@@ -269,6 +269,16 @@ def test_a_failed_inference_names_the_version_that_was_chosen_for_it(
 ) -> None:
     failed.version = version
     assert problem_of(failed)[1] == headers
+
+
+@pytest.mark.parametrize(
+    ("wait_s", "told"), [(None, "1"), (0.0, "1"), (0.2, "1"), (1.0, "1"), (1.2, "2"), (60.0, "60")]
+)
+def test_clients_wait_whole_seconds_and_no_longer_than_the_next(
+    wait_s: float | None, told: str
+) -> None:
+    busy = Rejected("overloaded", "busy", retry_after_s=wait_s)
+    assert problem_of(busy)[1]["Retry-After"] == told
 
 
 @settings(max_examples=200)

@@ -109,9 +109,9 @@ async def test_a_failure_before_the_first_byte_raises_by_its_status(
 @pytest.mark.parametrize(
     ("failure", "after_s"),
     [
-        (Rejected("rate_limited", "no tokens left", retry_after_s=7), 8),
-        (VersionOverloaded("full", retry_after_s=3), 4),
-        (NotServed("nowhere"), 2),
+        (Rejected("rate_limited", "no tokens left", retry_after_s=7), 7),
+        (VersionOverloaded("full", retry_after_s=3), 3),
+        (NotServed("nowhere"), 1),
     ],
 )
 async def test_who_may_come_back_is_told_when(
