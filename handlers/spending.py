@@ -10,8 +10,6 @@ from engine.budgets import Estimate, Ledger, Refusal, Reservation, Standing, sai
 from engine.budgets.ledger import Key
 from engine.runtimes.documents import usage_of
 
-TOKENS_TOLD_MAX: Final = 1_000_000_000
-"""Of one request; versions answer freely."""
 LIMIT_HEADER: Final = "x-ratelimit-limit-tokens"
 REMAINING_HEADER: Final = "x-ratelimit-remaining-tokens"
 RESET_HEADER: Final = "x-ratelimit-reset-tokens"
@@ -110,8 +108,7 @@ class BoundedSpending(Spending):
         self._answered = True
         usage = usage_of(answered)
         if usage is not None:
-            told = max(usage.total_tokens, usage.prompt_tokens + usage.completion_tokens)
-            self._used = min(max(0, told), TOKENS_TOLD_MAX)
+            self._used = max(usage.total_tokens, usage.prompt_tokens + usage.completion_tokens)
         if self._used is None:
             self._said += said_by(answered)
 

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 
 Kind: TypeAlias = Literal["chat", "text", "embeddings"]
+_Inner = TypeVar("_Inner", dict[str, Any], list[Any])
 
 INPUTS: Final[Mapping[str, Kind]] = MappingProxyType(
     {"messages": "chat", "prompt": "text", "input": "embeddings"}
@@ -27,14 +28,18 @@ INPUTS: Final[Mapping[str, Kind]] = MappingProxyType(
 ENVELOPE: Final = frozenset({"id", "object", "created", "model"})
 """What outputs and chunks are without."""
 ASSEMBLED_CHARS_MAX: Final = 1_000_000
+TOKENS_TOLD_MAX: Final = 1_000_000_000
+"""Of one request; versions answer freely."""
+
+Tokens: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=TOKENS_TOLD_MAX)]
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):
     """Tokens, as the version counts them."""
 
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    total_tokens: int = 0
+    prompt_tokens: Tokens = 0
+    completion_tokens: Tokens = 0
+    total_tokens: Tokens = 0
 
 
 def kind_of(inputs: Any) -> Kind | None:
@@ -45,8 +50,8 @@ def kind_of(inputs: Any) -> Kind | None:
 
 
 def usage_of(outputs: Any) -> Usage | None:
-    """The tokens that outputs, or a chunk, tell of; None if they tell of none. Versions answer
-    freely, so anything may be given."""
+    """The tokens that outputs, or a chunk, tell of; None if they tell of none, or of what is no
+    count of tokens. Versions answer freely, so anything may be given."""
     usage = outputs.get("usage") if isinstance(outputs, dict) else None
     if not isinstance(usage, dict):
         return None
@@ -60,7 +65,8 @@ class Assembly:
     """Chunks, put together to the outputs that a whole answer would have been.
 
     Texts are joined; what a later chunk says again is as it says last. An answer of more than
-    `ASSEMBLED_CHARS_MAX` characters is not kept.
+    `ASSEMBLED_CHARS_MAX` characters is not kept. Of chunks that are none of the protocol's, what
+    has no place in an answer is left out.
     """
 
     def __init__(self) -> None:
@@ -81,8 +87,10 @@ class Assembly:
         self._only = chunk if self._chunks == 1 else None
         if not self.is_whole or not isinstance(chunk, dict):
             return
-        for choice in chunk.get("choices") or ():
-            self._add_choice(choice)
+        choices = chunk.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            if isinstance(choice, dict) and isinstance(choice.get("index", 0), int):
+                self._add_choice(choice)
         self._outputs |= {name: chunk[name] for name in chunk.keys() - {"choices"}}
 
     def outputs(self) -> Any:
@@ -97,8 +105,7 @@ class Assembly:
         known = self._choices.setdefault(index, {"index": index})
         for name, value in choice.items():
             if name == "delta":
-                known.setdefault("message", {})
-                self._merge(known["message"], value or {})
+                self._merge(_inner(known, "message", {}), value if isinstance(value, dict) else {})
             elif name == "text":
                 known["text"] = self._joined(known.get("text"), value)
             elif value is not None or name not in known:
@@ -111,7 +118,7 @@ class Assembly:
             elif isinstance(value, str):
                 message[name] = self._joined(message.get(name), value)
             elif isinstance(value, list):
-                parts = message.setdefault(name, [])
+                parts = _inner(message, name, [])
                 for part in value:
                     self._merge_part(parts, part)
             elif value is not None or name not in message:
@@ -122,15 +129,16 @@ class Assembly:
         if not isinstance(part, dict) or "index" not in part:
             parts.append(part)
             return
-        known = next((each for each in parts if each["index"] == part["index"]), None)
+        index = part["index"]
+        known = next((p for p in parts if isinstance(p, dict) and p.get("index") == index), None)
         if known is None:
-            parts.append(known := {"index": part["index"]})
+            parts.append(known := {"index": index})
         self._merge_members(known, part)
 
     def _merge_members(self, known: dict[str, Any], part: Mapping[str, Any]) -> None:
         for name, value in part.items():
             if isinstance(value, dict):
-                self._merge_members(known.setdefault(name, {}), value)
+                self._merge_members(_inner(known, name, {}), value)
             elif name == "arguments" and isinstance(value, str):
                 known[name] = self._joined(known.get(name), value)
             else:
@@ -140,3 +148,12 @@ class Assembly:
         added = text if isinstance(text, str) else ""
         self._chars += len(added)
         return (before if isinstance(before, str) else "") + added
+
+
+def _inner(known: dict[str, Any], name: str, new: _Inner) -> _Inner:
+    """The member, if it is of that kind; else the new one in its place."""
+    found = known.get(name)
+    if isinstance(found, type(new)):
+        return found
+    known[name] = new
+    return new

@@ -26,7 +26,17 @@ def test_inputs_say_what_is_asked_for(inputs, kind):
 
 
 @pytest.mark.parametrize(
-    "outputs", [None, [], {}, {"usage": None}, {"usage": 7}, {"usage": {"total_tokens": "many"}}]
+    "outputs",
+    [
+        None,
+        [],
+        {},
+        {"usage": None},
+        {"usage": 7},
+        {"usage": {"total_tokens": "many"}},
+        {"usage": {"total_tokens": -1}},
+        {"usage": {"total_tokens": 10**400}},
+    ],
 )
 def test_outputs_that_tell_of_no_tokens_are_free_to(outputs):
     assert usage_of(outputs) is None
@@ -106,3 +116,27 @@ def test_an_answer_without_end_is_not_kept(monkeypatch: pytest.MonkeyPatch):
         assert assembly.is_whole
         assembly.add({"choices": [{"index": 0, "text": "12345"}]})
     assert not assembly.is_whole
+
+
+STRANGE = [
+    {"choices": ["yes", "no"]},
+    {"choices": 7},
+    {"choices": [{"index": [], "text": "a"}]},
+    {"choices": [{"index": 0, "delta": "a"}]},
+    {"choices": [{"index": 0, "delta": {"tool_calls": "a"}}]},
+    {"choices": [{"index": 0, "delta": {"tool_calls": ["a", {"index": 0, "function": "f"}]}}]},
+    {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "function": {}}]}}]},
+]
+
+
+@pytest.mark.parametrize("chunk", STRANGE)
+def test_a_single_answer_that_is_no_document_is_itself_or_left_out(chunk):
+    said = assembled(chunk)
+    assert said == chunk or set(said) == {"choices"}
+
+
+@pytest.mark.parametrize("first", STRANGE)
+@pytest.mark.parametrize("second", STRANGE)
+def test_strange_chunks_leave_the_texts_of_others_as_they_are(first, second):
+    said = assembled(first, {"choices": [{"index": 5, "text": "a"}]}, second)
+    assert {"index": 5, "text": "a"} in said["choices"]
