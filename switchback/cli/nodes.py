@@ -11,8 +11,8 @@ from switchback.cli.application import app
 from switchback.cli.output import print_done, print_items, print_json, print_rows, print_thing
 from switchback.cli.target import HERE, AsJson, Target, commanding, reading
 
-_BATCHING: Final = (
-    "version",
+_FIGURE: Final = "figure"
+_FIGURES: Final = (
     "running",
     "waiting",
     "memory",
@@ -52,9 +52,16 @@ async def show_batching(node: str, /, *, as_json: AsJson = False, target: Target
     if as_json:
         print_json(answer)
         return
-    silent = ({"version": f"{_named(ref)}: no answer"} for ref in answer["unanswered"])
-    rows = [*map(_batching, answer["items"]), *silent]
-    print_rows(rows, _BATCHING, title=f"{node}: batches, and latencies of the last minutes")
+    told = {_named(item): _batching(item) for item in answer["items"]}
+    told |= {_named(ref): {"running": "no answer"} for ref in answer["unanswered"]}
+    rows = (
+        {
+            _FIGURE: figure.replace("_", " "),
+            **{name: each.get(figure) for name, each in told.items()},
+        }
+        for figure in _FIGURES
+    )
+    print_rows(rows, [_FIGURE, *told], title=f"{node}: latencies are of the last minutes")
 
 
 @nodes.command(name="drain")
@@ -66,8 +73,8 @@ async def drain_node(node: str, /, *, as_json: AsJson = False, target: Target = 
 
 
 def _batching(item: Mapping[str, Any]) -> dict[str, Any]:
+    """The _FIGURES of a version."""
     return {
-        "version": _named(item),
         "running": item["num_requests_running"],
         "waiting": item["num_requests_waiting"],
         "memory": f"{item['kv_cache_usage']:.0%}",

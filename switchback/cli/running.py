@@ -35,6 +35,7 @@ async def up(
     host: Annotated[str | None, Parameter(help="Address to listen on. 127.0.0.1.")] = None,
 ) -> None:
     """Run everything in one process, on embedded servers, until interrupted."""
+    allow_files()
     configure_logs(logging.WARNING)
     settings = settings_of(data_dir, port=port, host=host)
     with _stopped_by_signals():
