@@ -1,4 +1,4 @@
-"""A language model from the command line: registered, asked, looked at; and a budget for its key."""
+"""A language model from the command line: registered, asked, looked at; a budget for a key."""
 
 from __future__ import annotations
 
@@ -55,7 +55,10 @@ def test_a_key_gets_a_budget_and_loses_it_again(up: Up) -> None:
     def budget() -> int | None:
         keys = _done(up, "keys", "list", "default", "--json").json
         listed = keys["items"] if isinstance(keys, dict) else keys
-        return next(key["tokens_per_minute"] for key in listed if key["id"] == issued["id"])
+        found: int | None = next(
+            key["tokens_per_minute"] for key in listed if key["id"] == issued["id"]
+        )
+        return found
 
     assert budget() == 500
     _done(up, "keys", "budget", "default", issued["id"], "--tokens-per-minute", "700")
