@@ -2,8 +2,8 @@
 
 Guarantees: a request that nobody has begun is tried again until its deadline, each time by the
 policy of that moment; when the chosen version fails before it has begun to answer, the policy's
-fallbacks are asked in their order. What failed counts against the version that failed, once per
-request, whoever answers in the end.
+fallbacks are asked in their order, each until it has failed. What failed counts against the version
+that failed, once per request, whoever answers in the end.
 """
 
 from __future__ import annotations
@@ -94,10 +94,12 @@ class Served(msgspec.Struct, Generic[Answer], frozen=True, kw_only=True):
 class _Way:
     """How far one request has come."""
 
-    __slots__ = ("attempts", "failures")
+    __slots__ = ("attempts", "failures", "given_up")
 
     def __init__(self) -> None:
         self.attempts = 0
+        self.given_up: set[str] = set()
+        """Fallbacks that were served, and failed or refused the request."""
         self.failures: list[tuple[Passage, InferenceFailed]] = []
         """Of this round: the chosen version's, then the fallbacks'. Their passages are open."""
 
@@ -106,13 +108,21 @@ class _Way:
         """The chosen version's, which says most."""
         return self.failures[0][1]
 
+    def failed(self, passage: Passage, failure: InferenceFailed) -> None:
+        if self.failures and not isinstance(failure, NotServed):
+            self.given_up.add(passage.version)
+        self.failures.append((passage, failure))
+
     def again(self) -> Passage | None:
-        """Forget the failures of the round before. Returns the chosen version's passage, open."""
+        """Leave the failures of the round before. Returns the chosen version's passage, open."""
         if not self.failures:
             return None
         (chosen, _), *others = self.failures
-        for passage, _ in others:
-            passage.left()
+        for passage, failure in others:
+            if isinstance(failure, NotServed):
+                passage.left()
+            else:
+                passage.failed(code=failure.code)
         self.failures = []
         return chosen
 
@@ -180,6 +190,8 @@ class Attempts:
         served = await self._ask(asked, routed, passage, way, ask)
         if served is None and route.table.fallback:
             for version in fallbacks(route.table, decision):
+                if version in way.given_up:
+                    continue
                 if time.perf_counter() - asked.began >= asked.deadline_s:
                     break  # whoever is asked now could only be late
                 served = await self._ask(asked, routed, passage.fall_back(version), way, ask)
@@ -204,10 +216,13 @@ class Attempts:
         except RequestRefused as failure:  # which says nothing about the version
             failure.version = passage.version
             passage.left()
-            raise
+            if not way.failures:
+                raise
+            way.given_up.add(passage.version)
+            return None
         except InferenceFailed as failure:
             failure.version = passage.version
-            way.failures.append((passage, failure))
+            way.failed(passage, failure)
             return None
         except Exception:
             passage.failed(code=UNEXPECTED)

@@ -64,7 +64,10 @@ class Direct:
             attempts += 1
             spent_s = time.perf_counter() - began
             execution = Execution(
-                inputs=inputs, parameters=dict(parameters), timeout_s=deadline_s - spent_s
+                inputs=inputs,
+                parameters=dict(parameters),
+                timeout_s=deadline_s - spent_s,
+                request_id=request_id,
             )
             try:
                 executed = await self._attempt(ref, execution)

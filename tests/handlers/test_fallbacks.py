@@ -96,6 +96,42 @@ async def test_a_request_that_is_at_fault_goes_nowhere_else_and_counts_against_n
     assert rig.under_way() == {}
 
 
+async def test_a_fallback_that_refuses_leaves_the_next_one_its_chance(world: World):
+    executor = FakeExecutor(
+        **{"2.0.0": fails, "3.0.0": raises(RequestRefused("too long")), "1.0.0": answers}
+    )
+    rig = Rig(world, executor)
+    done = await rig.infer()
+    assert (done.version, done.attempts) == ("1.0.0", 3)
+    assert sorted(await rig.outcomes()) == [("1.0.0", "answered"), ("2.0.0", "runtime_failed")]
+    assert rig.under_way() == {}
+
+
+async def test_what_fallbacks_refuse_is_told_as_the_failure_of_the_chosen_one(world: World):
+    refuses = raises(RequestRefused("too long"))
+    behaviours = {"2.0.0": raises(VersionOverloaded("busy")), "3.0.0": refuses, "1.0.0": refuses}
+    rig = Rig(world, FakeExecutor(**behaviours))
+    with pytest.raises(VersionOverloaded) as failed:
+        await rig.infer()
+    assert failed.value.version == "2.0.0"
+    assert await rig.outcomes() == [("2.0.0", "overloaded")]
+    assert rig.under_way() == {}
+
+
+async def test_fallbacks_that_failed_or_refused_are_not_asked_again_while_others_are(world: World):
+    executor = FakeExecutor(**{"3.0.0": fails, "1.0.0": raises(RequestRefused("too long"))})
+    rig = Rig(world, executor)
+    request = asyncio.create_task(rig.infer())
+    await eventually(lambda: executor.asked.count("2.0.0") >= 3)
+    executor.behaviours["2.0.0"] = answers
+    done = await request
+    assert done.version == "2.0.0"
+    assert sorted(version for version in executor.asked if version != "2.0.0") == ["1.0.0", "3.0.0"]
+    outcomes = sorted(await rig.outcomes())
+    assert outcomes == [("2.0.0", "answered"), ("3.0.0", "runtime_failed")]
+    assert rig.under_way() == {}
+
+
 async def test_a_version_that_took_all_the_time_leaves_none_to_its_fallbacks(world: World):
     async def hangs(_wanted, execution: Execution):
         await asyncio.sleep(execution.timeout_s)

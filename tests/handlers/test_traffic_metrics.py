@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from engine.budgets import Ledger
 from events.memory import MemoryLog
 from handlers.batching_metrics import BatchingMetrics
+from handlers.budget_metrics import BudgetMetrics
 from handlers.http.metering import HttpMetrics
+from handlers.spending import Accounting
 from handlers.traffic import units
 from handlers.traffic.metrics import TrafficMetrics
 from handlers.traffic.windows import Windows
@@ -142,10 +145,11 @@ async def test_checks_are_counted_by_version_where_there_are_any():
     }
 
 
-def test_every_metric_of_inference_and_of_batching_is_documented():
+def test_every_metric_of_inference_of_batching_and_of_budgets_is_documented():
     registry = CollectorRegistry()
     registry.register(TrafficMetrics(Windows(gateway="g1", log=MemoryLog(), clock=Seconds())))
     registry.register(BatchingMetrics(None))
+    registry.register(BudgetMetrics(Accounting(Ledger("g1"), Seconds())))
     HttpMetrics(registry)
     families = {
         family.name + ("_total" if family.type == "counter" else "")
