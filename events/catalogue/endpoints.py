@@ -133,7 +133,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one metric says, and on what evidence."""
 
     metric: str
-    """`error_rate`, `timeout_rate`, `latency`, `quality`, `sample_ratio`, or the name of a limit."""
+    """One of Metric, `sample_ratio`, or the name of a limit."""
     outcome: Literal["pass", "fail", "inconclusive"]
     baseline_samples: int
     candidate_samples: int
