@@ -199,7 +199,8 @@ def _tell(console: Console, spoken: Spoken, *, swap_ms: float) -> None:
     )
     figures = spoken.statistics
     console.print(
-        f"{BETTER} wrote {figures['generation_tokens']} tokens,"
-        f" {figures['tokens_per_s']:.0f} a second; batches of {figures['batch_size_max']} at most, {figures['batch_utilisation']:.0%} full;"
+        f"{BETTER} wrote {figures['generation_tokens']} tokens, {figures['tokens_per_s']:.0f} a"
+        f" second; batches of {figures['batch_size_max']} at most,"
+        f" {figures['batch_utilisation']:.0%} full;"
         f" {figures['prefix_cache_hit_rate']:.0%} of all prompt tokens found computed."
     )
