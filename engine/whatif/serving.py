@@ -1,4 +1,7 @@
-"""How many of the recorded requests each version would have served under a routing policy."""
+"""How many of the recorded requests each version would have been chosen for under a routing policy.
+
+What versions answered as fallbacks is left out: it says who failed, not how traffic is split.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import msgspec
 
 from engine.routing.table import Table, compile_policy, rules_in_force
 from events.catalogue.endpoints import Policy
-from events.catalogue.traffic import WindowObserved
+from events.catalogue.traffic import VersionWindow, WindowObserved
 from events.event import Position
 
 _MS: Final = 1_000
@@ -29,6 +32,7 @@ class VersionServed(msgspec.Struct, frozen=True, kw_only=True):
     """One version, as recorded and as it would have been."""
 
     recorded: int
+    """Requests that it was chosen for, like all below."""
     recorded_failed: int
     requests: int
     failed: int
@@ -75,11 +79,11 @@ class _Tally:
         self._estimated = False
 
     def add(self, window: WindowObserved, recorded: Policy | None) -> None:
-        requests = sum(seen.requests for seen in window.versions.values())
+        requests = sum(map(_requests, window.versions.values()))
         self._requests += requests
         for name, seen in window.versions.items():
-            self._counts[name]["recorded"] += seen.requests
-            self._counts[name]["recorded_failed"] += sum(seen.errors.values())
+            self._counts[name]["recorded"] += _requests(seen)
+            self._counts[name]["recorded_failed"] += _failed(seen)
         split = self._split_at(window)
         if recorded is not None and not recorded.rules and _shares(recorded.split) == split:
             self._take_as_it_is(window)
@@ -107,17 +111,17 @@ class _Tally:
 
     def _take_as_it_is(self, window: WindowObserved) -> None:
         for name, seen in window.versions.items():
-            self._counts[name]["requests"] += seen.requests
-            self._counts[name]["failed"] += sum(seen.errors.values())
+            self._counts[name]["requests"] += _requests(seen)
+            self._counts[name]["failed"] += _failed(seen)
 
     def _estimate(self, name: str, requests: float, window: WindowObserved) -> None:
         whole = self._take(name, "requests", requests)
         self._counts[name]["requests"] += whole
         seen = window.versions.get(name)
-        if seen is None or not seen.requests:
+        if seen is None or not _requests(seen):
             self._counts[name]["unknown"] += whole
             return
-        failed = requests * sum(seen.errors.values()) / seen.requests
+        failed = requests * _failed(seen) / _requests(seen)
         self._counts[name]["failed"] += self._take(name, "failed", failed)
 
     def _take(self, name: str, what: str, amount: float) -> int:
@@ -125,6 +129,14 @@ class _Tally:
         taken = max(0, floor(owed + 0.5))
         self._owed[name, what] = owed - taken
         return taken
+
+
+def _requests(seen: VersionWindow) -> int:
+    return seen.requests - seen.fallbacks
+
+
+def _failed(seen: VersionWindow) -> int:
+    return sum(seen.errors.values()) - seen.fallbacks_failed
 
 
 def _shares(split: Mapping[str, float]) -> dict[str, float]:

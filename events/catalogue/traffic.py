@@ -88,6 +88,10 @@ class VersionWindow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     requests: int
     errors: dict[str, int] = {}
     """Problem code -> count."""
+    fallbacks: int = 0
+    """Of the requests, those that another version was chosen for and failed."""
+    fallbacks_failed: int = 0
+    """Of these, those that failed here too."""
     latency: LatencySketch | None = None
     """Of requests that were answered; None when none was."""
     tokens: int = 0

@@ -2,8 +2,8 @@
 
 Sums are those of whole seconds, so they agree with what is on the log; how many requests are under
 way is as of now. Every sample has the labels tenant, endpoint and version. They are bounded by
-`handlers.totals.TOTALS_MAX`, and counting costs a request nothing. May be scraped in any thread:
-what is looped over is copied first, at once.
+`handlers.traffic.totals.TOTALS_MAX`, and counting costs a request nothing. May be scraped in any
+thread: what is looped over is copied first, at once.
 """
 
 from __future__ import annotations
@@ -42,6 +42,11 @@ class TrafficMetrics(Collector):
         versions, shadows = totals.versions.copy(), totals.shadows.copy()
         yield _latencies(versions)
         yield self._in_flight(versions)
+        yield _counter(
+            "switchback_fallbacks",
+            "Requests that came because the version chosen for them failed.",
+            ((which, total.fallbacks) for which, total in versions.items()),
+        )
         yield _counter(
             "switchback_units_left_out",
             "Requests whose keys were too many to be told apart.",

@@ -64,12 +64,30 @@ class Passage:
         return Checking(self.lane, self.version, keys=self._keys, key=self._key)
 
     def fall_back(self, version: str) -> Passage:
-        """The request goes to a fallback too. There it is no unit: it came because this failed."""
-        return Passage(self.lane, version, self.lane.version(version), keys=None, key=None)
+        """The request goes to a fallback too."""
+        return _Fallback(self.lane, version)
 
     def copy(self, version: str) -> Copy:
         """What a shadow does with a copy of this request."""
         return Copy(self.lane, version)
+
+
+class _Fallback(Passage):
+    """A request at a fallback. It is no unit: it came because another version failed."""
+
+    __slots__ = ()
+
+    def __init__(self, lane: Lane, version: str) -> None:
+        super().__init__(lane, version, lane.version(version), keys=None, key=None)
+
+    def answered(self, *, latency_ms: float, tokens: int = 0) -> None:
+        super().answered(latency_ms=latency_ms, tokens=tokens)
+        self._tally.fallbacks += 1
+
+    def failed(self, *, code: str) -> None:
+        super().failed(code=code)
+        self._tally.fallbacks += 1
+        self._tally.fallbacks_failed += 1
 
 
 class Copy:

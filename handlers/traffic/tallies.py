@@ -17,7 +17,17 @@ RELATIVE_ACCURACY: Final = 0.01
 class VersionTally:
     """One version in the current second; `in_flight` outlives it."""
 
-    __slots__ = ("checks", "errors", "in_flight", "requests", "sketch", "tokens", "units")
+    __slots__ = (
+        "checks",
+        "errors",
+        "fallbacks",
+        "fallbacks_failed",
+        "in_flight",
+        "requests",
+        "sketch",
+        "tokens",
+        "units",
+    )
 
     def __init__(self, *, in_flight: int = 0) -> None:
         self.in_flight = in_flight
@@ -26,6 +36,8 @@ class VersionTally:
     def clear(self) -> None:
         self.requests = 0
         self.errors: dict[str, int] = {}
+        self.fallbacks = 0
+        self.fallbacks_failed = 0
         self.tokens = 0
         self.sketch = DDSketch(RELATIVE_ACCURACY)
         self.units = UnitTally()
@@ -35,6 +47,8 @@ class VersionTally:
         return VersionWindow(
             requests=self.requests,
             errors=self.errors,
+            fallbacks=self.fallbacks,
+            fallbacks_failed=self.fallbacks_failed,
             tokens=self.tokens,
             latency=latency_sketch(self.sketch),
             in_flight=self.in_flight,

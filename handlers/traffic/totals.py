@@ -51,11 +51,13 @@ class VersionTotal:
 
     def __init__(self) -> None:
         self.latencies = Latencies()
+        self.fallbacks = 0
         self.units_left_out = 0
         self.checks: CheckTotal | None = None
         """None as long as no check was asked for."""
 
     def add(self, window: VersionWindow, *, left_out: int) -> None:
+        self.fallbacks += window.fallbacks
         self.units_left_out += left_out
         if window.checks is not None:
             self.checks = self.checks or CheckTotal()

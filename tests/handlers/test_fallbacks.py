@@ -76,11 +76,16 @@ async def test_when_all_fail_the_client_is_told_of_the_chosen_one(world: World):
     with pytest.raises(VersionOverloaded) as failed:
         await rig.infer()
     assert (failed.value.version, failed.value.retry_after_s) == ("2.0.0", 7.0)
-    assert sorted(await rig.outcomes()) == [
-        ("1.0.0", "runtime_failed"),
-        ("2.0.0", "overloaded"),
-        ("3.0.0", "runtime_failed"),
-    ]
+    [window] = await rig.next_second()
+    told = {
+        version: (dict(seen.errors), seen.fallbacks, seen.fallbacks_failed)
+        for version, seen in window.versions.items()
+    }
+    assert told == {
+        "2.0.0": ({"overloaded": 1}, 0, 0),
+        "3.0.0": ({"runtime_failed": 1}, 1, 1),
+        "1.0.0": ({"runtime_failed": 1}, 1, 1),
+    }
 
 
 async def test_a_request_that_is_at_fault_goes_nowhere_else_and_counts_against_nobody(world: World):
@@ -211,6 +216,7 @@ async def test_a_fallback_is_no_unit_of_a_rollout(world: World):
         await rig.infer(key=f"user-{number}", request_id=f"r{number}")
     [window] = await rig.next_second()
     assert window.versions["3.0.0"].requests == 20
+    assert window.versions["3.0.0"].fallbacks == 20
     assert window.versions["3.0.0"].units.seen == 0
     shared = [window.versions[version] for version in ("1.0.0", "2.0.0")]
     assert sum(version.units.errors for version in shared) == 20

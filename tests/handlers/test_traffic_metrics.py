@@ -62,6 +62,19 @@ async def test_latencies_are_a_histogram_by_version():
     assert samples[f"switchback_inference_seconds_count{{{two}}}"] == 1
 
 
+async def test_fallbacks_are_counted_where_they_came_to():
+    rig = Rig()
+    for _ in range(3):
+        chosen = begun(rig.windows, CHAT_ROUTE)
+        fallback = chosen.fall_back("2.0.0")
+        chosen.failed(code="timeout")
+        fallback.answered(latency_ms=1.0)
+    await next_second(rig.windows, rig.clock)
+    samples = rig.samples()
+    assert samples[f'switchback_fallbacks_total{{{CHAT},version="1.0.0"}}'] == 0
+    assert samples[f'switchback_fallbacks_total{{{CHAT},version="2.0.0"}}'] == 3
+
+
 async def test_counts_only_grow_from_second_to_second():
     rig = Rig()
     name = f'switchback_inference_seconds_count{{{CHAT},version="1.0.0"}}'

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from engine.whatif import would_serve
 from engine.whatif.serving import AttributesNotRecorded
 from events.catalogue.endpoints import Policy, Rule, When
+from events.catalogue.traffic import VersionWindow, WindowObserved
 from tests.whatif.recorded import second
 
 RECORDED = {1: Policy(split={"1.0.0": 90.0, "2.0.0": 10.0})}
@@ -48,3 +51,29 @@ def test_rules_by_attributes_cannot_be_told_and_are_refused() -> None:
     rule = Rule(name="beta", when=When(attributes={"tier": "beta"}), split={"2.0.0": 1})
     with pytest.raises(AttributesNotRecorded, match=r"rules\[0\]"):
         would_serve(Policy(split={"1.0.0": 1.0}, rules=(rule,)), WINDOWS, RECORDED)
+
+
+def test_requests_that_fell_back_are_those_of_the_version_they_were_dealt_to() -> None:
+    """Of a second's 100 requests half are dealt to each; the candidate fails 20, and the baseline
+    answers all of these but 5."""
+    window = WindowObserved(
+        gateway="g1",
+        start=datetime(2026, 1, 5, 9, tzinfo=UTC),
+        policy=1,
+        versions={
+            "1.0.0": VersionWindow(
+                requests=70, errors={"timeout": 5}, fallbacks=20, fallbacks_failed=5
+            ),
+            "2.0.0": VersionWindow(requests=50, errors={"timeout": 20}),
+        },
+    )
+    recorded = {1: Policy(split={"1.0.0": 1.0, "2.0.0": 1.0})}
+    for split, served in (
+        ({"1.0.0": 1.0, "2.0.0": 1.0}, {"1.0.0": (50, 0), "2.0.0": (50, 20)}),
+        ({"1.0.0": 1.0, "2.0.0": 3.0}, {"1.0.0": (25, 0), "2.0.0": (75, 30)}),
+    ):
+        found = would_serve(Policy(split=split), [window], recorded)
+        assert found.requests == 100
+        assert {v: (n.requests, n.failed) for v, n in found.versions.items()} == served
+        assert [n.recorded for n in found.versions.values()] == [50, 50]
+        assert [n.recorded_failed for n in found.versions.values()] == [0, 20]
