@@ -26,7 +26,8 @@ class Bus(Protocol):
     """Request and reply."""
 
     async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes:
-        """One reply. Raises NoResponders at once, RequestTimeout, RemoteFailure, LogUnavailable."""
+        """One reply. Raises NoResponders at once, RequestTimeout, ServerDied some seconds after
+        whoever has the request, RemoteFailure, LogUnavailable."""
         ...
 
     def stream(

@@ -107,6 +107,14 @@ class RequestTimeout(LogError):
         self.timeout_s = timeout_s
 
 
+class ServerDied(RequestTimeout):
+    """Whoever had the request under way has fallen silent, and gives no sign of life any more."""
+
+    def __init__(self, subject: str, timeout_s: float) -> None:
+        super().__init__(subject, timeout_s)
+        self.args = (f"whoever answered on {subject} has fallen silent",)
+
+
 class RemoteFailure(LogError):
     """The service answered with an error. `code` is one of the contract's problem codes."""
 

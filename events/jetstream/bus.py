@@ -3,11 +3,13 @@
 A streamed reply is numbered in its subject (`<inbox>.<n>`), so a lost one is an error and never a
 hole in the answer; `<inbox>.end.<count>` ends it. Whoever stops reading says so on
 `bus.cancel.<inbox>`, which every serving process hears, and the handler is cancelled. A client that
-dies says nothing: handlers bound themselves.
+dies says nothing: handlers bound themselves. A server that dies is known by its silence, see
+`events.jetstream.asking`.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Final
@@ -18,10 +20,17 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from events.bus import Handler, StreamHandler
-from events.errors import LogUnavailable, NoResponders, RemoteFailure, RequestTimeout
-from events.jetstream.answers import answered
+from events.errors import (
+    LogUnavailable,
+    NoResponders,
+    RemoteFailure,
+    RequestTimeout,
+    ServerDied,
+)
+from events.jetstream.asking import SILENT_SECONDS, Asking, connected
 from events.jetstream.channel import Channel, Interrupted
 from events.jetstream.serving import (
+    ALIVE,
     CANCEL_PREFIX,
     END,
     ERROR_CODE,
@@ -35,6 +44,7 @@ from events.jetstream.serving import (
 STREAM_BUFFER_MAX: Final = 10_000
 """Streamed replies that have arrived and were not read; one more ends the stream."""
 _TAKE_MAX: Final = 100
+_ALIVE: Final = f"0.{ALIVE}"
 _log = structlog.get_logger(__name__)
 
 OpenInbox = Callable[[str], Channel]
@@ -45,19 +55,16 @@ class JetStreamBus:
 
     def __init__(self, client: Client, open_inbox: OpenInbox) -> None:
         self._client = client
+        self._asking = Asking(client)
         self._open_inbox = open_inbox
         self._services: set[BusService] = set()
 
     async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes:
-        """At most one handler got it. Raises NoResponders, RequestTimeout, RemoteFailure,
-        LogUnavailable (not connected: it was not sent)."""
+        """At most one handler got it. Raises NoResponders, RequestTimeout, ServerDied,
+        RemoteFailure, LogUnavailable (not connected: it was not sent)."""
         self._check_connected()
         try:
-            reply = await answered(self._client.request(subject, payload, timeout=timeout_s))
-        except errors.NoRespondersError as error:
-            raise NoResponders(subject) from error
-        except errors.TimeoutError as error:
-            raise RequestTimeout(subject, timeout_s) from error
+            reply = await self._asking.ask(subject, payload, timeout_s=timeout_s)
         except errors.ConnectionClosedError as error:
             raise LogUnavailable("the connection was closed") from error
         _check_success(subject, reply)
@@ -70,7 +77,9 @@ class JetStreamBus:
         self._check_connected()
         async with self._open_inbox(".>") as channel:
             inbox = channel.subject.removesuffix(".>")
-            replies = _replies(channel, inbox, subject, timeout_s)
+            replies = _Replies(
+                self._client, channel, inbox=inbox, subject=subject, timeout_s=timeout_s
+            ).read()
             finished = False
             try:
                 await self._client.publish(subject, payload, reply=f"{inbox}.0")
@@ -147,28 +156,51 @@ class JetStreamBus:
             raise LogUnavailable("not connected")
 
 
-async def _replies(
-    channel: Channel, inbox: str, subject: str, timeout_s: float
-) -> AsyncGenerator[bytes, None]:
-    count = 0
-    while True:
-        if len(channel) > STREAM_BUFFER_MAX:
-            raise RemoteFailure(subject, "overloaded", "the reader is too slow")
+class _Replies:
+    """Of one stream, in their order."""
+
+    def __init__(
+        self, client: Client, channel: Channel, *, inbox: str, subject: str, timeout_s: float
+    ) -> None:
+        self._client = client
+        self._channel = channel
+        self._inbox = inbox
+        self._subject = subject
+        self._timeout_s = timeout_s
+
+    async def read(self) -> AsyncGenerator[bytes, None]:
+        count = 0
+        loop = asyncio.get_running_loop()
+        came_at = loop.time()
+        while True:
+            for message in await self._take(ends_at=came_at + self._timeout_s):
+                place = message.subject[len(self._inbox) + 1 :]
+                _check_success(self._subject, message)
+                if place == f"{END}.{count}":
+                    return
+                if place == _ALIVE:
+                    continue
+                if place != str(count):
+                    raise LogUnavailable(f"reply {count} was lost: {place} came")
+                count += 1
+                yield message.data
+                came_at = loop.time()
+
+    async def _take(self, *, ends_at: float) -> list[Msg]:
+        """What has come, maybe only a sign of life. Raises what `JetStreamBus.stream` does."""
+        if len(self._channel) > STREAM_BUFFER_MAX:
+            raise RemoteFailure(self._subject, "overloaded", "the reader is too slow")
+        left_s = ends_at - asyncio.get_running_loop().time()
         try:
-            messages = await channel.take(_TAKE_MAX, timeout_s=timeout_s)
+            return await self._channel.take(_TAKE_MAX, timeout_s=min(SILENT_SECONDS, left_s))
         except TimeoutError as error:
-            raise RequestTimeout(subject, timeout_s) from error
+            if left_s <= SILENT_SECONDS:
+                raise RequestTimeout(self._subject, self._timeout_s) from error
         except Interrupted as error:
             raise LogUnavailable("the connection was lost while replies came") from error
-        for message in messages:
-            place = message.subject[len(inbox) + 1 :]
-            _check_success(subject, message)
-            if place == f"{END}.{count}":
-                return
-            if place != str(count):
-                raise LogUnavailable(f"reply {count} was lost: {place} came")
-            count += 1
-            yield message.data
+        if await connected(self._client) and not len(self._channel):
+            raise ServerDied(self._subject, self._timeout_s)
+        return []
 
 
 def _check_success(subject: str, reply: Msg) -> None:

@@ -1,4 +1,4 @@
-"""The serving side of the bus: requests under way, their bound, their end."""
+"""The serving side of the bus: requests under way, their bound, their signs of life, their end."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ ERROR_CODE: Final = "Nats-Service-Error-Code"
 ERROR_DETAIL: Final = "Nats-Service-Error"
 CANCEL_PREFIX: Final = "bus.cancel."
 END: Final = "end"
+ALIVE: Final = "alive"
+BEAT_SECONDS: Final = 1.0
+"""How often whoever waits for a request is told that it is under way."""
 _HEARD_SECONDS: Final = 2.0
 _DETAIL_CHARACTERS_MAX: Final = 1_000
 _log = structlog.get_logger(__name__)
@@ -63,25 +66,27 @@ class BusService:
         self._work = work
         self._forget = forget
         self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._beating: asyncio.Task[None] | None = None
         self._serving: Subscription | None = None
         self._cancels: Subscription | None = None
 
     async def start(self, subject: str, queue: str) -> None:
         """Returns when the server knows: a request sent afterwards finds us."""
+        self._beating = asyncio.create_task(self._beat())
         self._cancels = await self._client.subscribe(f"{CANCEL_PREFIX}>", cb=self._cancel)
         self._serving = await self._client.subscribe(subject, queue=queue, cb=self._take)
         await heard(self._client)
 
     async def stop(self) -> None:
-        """Take no further request; return when those under way are answered, or cancelled after
-        STOP_SECONDS."""
+        """Take no further request; return when those under way are answered, or were told after
+        STOP_SECONDS that they will not be."""
         await self._take_no_more()
         if self._under_way:
             await asyncio.wait(self._under_way.values(), timeout=STOP_SECONDS)
         await self._end()
 
     async def abandon(self) -> None:
-        """Cancel what is under way, without a reply."""
+        """Take no further request; those under way are told that they will not be answered."""
         await self._take_no_more()
         await self._end()
 
@@ -100,9 +105,14 @@ class BusService:
                 await serving.unsubscribe()  # without a connection nothing more can arrive
 
     async def _end(self) -> None:
-        for task in self._under_way.values():
+        unanswered = dict(self._under_way)
+        for task in unanswered.values():
             task.cancel()
-        await asyncio.gather(*self._under_way.values(), return_exceptions=True)
+        await asyncio.gather(*unanswered.values(), return_exceptions=True)
+        for reply in unanswered:
+            await self._fail(reply, "unavailable", "whoever had the request has stopped")
+        if self._beating is not None:
+            self._beating.cancel()
         cancels, self._cancels = self._cancels, None
         if cancels is not None and not self._client.is_closed:
             await cancels.unsubscribe()
@@ -111,7 +121,7 @@ class BusService:
         if not message.reply:
             return
         if len(self._under_way) >= REQUESTS_MAX:
-            await self._fail(message, "overloaded", f"{REQUESTS_MAX} requests are under way")
+            await self._fail(message.reply, "overloaded", f"{REQUESTS_MAX} requests are under way")
             return
         task = asyncio.create_task(self._handle(message))
         self._under_way[message.reply] = task
@@ -121,16 +131,23 @@ class BusService:
         try:
             await self._work(message)
         except RemoteFailure as failure:
-            await self._fail(message, failure.code, failure.detail)
+            await self._fail(message.reply, failure.code, failure.detail)
         except Exception as error:
             _log.exception("handler failed", subject=message.subject)
-            await self._fail(message, "internal", type(error).__name__)
+            await self._fail(message.reply, "internal", type(error).__name__)
 
-    async def _fail(self, message: Msg, code: str, detail: str) -> None:
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            if self._client.is_connected:
+                for reply in tuple(self._under_way):
+                    await self._client.publish(f"{reply}.{ALIVE}", b"")
+
+    async def _fail(self, reply: str, code: str, detail: str) -> None:
         if self._client.is_closed:
             return
         headers = {ERROR_CODE: code, ERROR_DETAIL: detail[:_DETAIL_CHARACTERS_MAX]}
-        await self._client.publish(message.reply, b"", headers=headers)
+        await self._client.publish(reply, b"", headers=headers)
 
     async def _cancel(self, message: Msg) -> None:
         inbox = message.subject.removeprefix(CANCEL_PREFIX)

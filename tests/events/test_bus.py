@@ -6,15 +6,18 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import nats
 import pytest
 import pytest_asyncio
+from nats.aio.msg import Msg
 
 from events import LogUnavailable
-from events.errors import NoResponders, RemoteFailure, RequestTimeout
-from events.jetstream import JetStream, serving
+from events.errors import NoResponders, RemoteFailure, RequestTimeout, ServerDied
+from events.jetstream import JetStream, asking, serving
 from events.jetstream import bus as bus_module
+from events.jetstream.channel import Channel
 from switchback.embedded import NatsServer
 from tests.events.examples import until
 
@@ -391,11 +394,96 @@ async def test_a_service_that_stops_gives_up_on_handlers_that_do_not_end(
 ) -> None:
     monkeypatch.setattr(serving, "STOP_SECONDS", 0.05)
     service = await jetstream.bus.serve("inf.acme.slow", forever, queue="nodes")
-    waiting = asyncio.ensure_future(jetstream.bus.request("inf.acme.slow", b"", timeout_s=0.2))
+    waiting = asyncio.ensure_future(jetstream.bus.request("inf.acme.slow", b"", timeout_s=60))
     await asyncio.sleep(0)
     await service.stop()
-    with pytest.raises(RequestTimeout):
+    with pytest.raises(RemoteFailure, match="has stopped") as told:
         await waiting
+    assert told.value.code == "unavailable"
+
+
+async def test_a_server_that_dies_is_known_by_its_silence(
+    nats_url: str, jetstream: JetStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This one has never been alive: it takes requests, and says nothing."""
+    monkeypatch.setattr(asking, "SILENT_SECONDS", 0.05)
+    monkeypatch.setattr(bus_module, "SILENT_SECONDS", 0.05)
+    client = await nats.connect(nats_url)
+    await client.subscribe("inf.acme.dead")
+    await client.flush()
+    with pytest.raises(ServerDied):
+        await jetstream.bus.request("inf.acme.dead", b"", timeout_s=3_600)
+    with pytest.raises(ServerDied):
+        await anext(streaming(jetstream, "inf.acme.dead", b"", timeout_s=3_600))
+    await client.close()
+
+
+@pytest.mark.slow
+async def test_a_server_that_lives_may_take_its_time(
+    jetstream: JetStream, remote: JetStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = [0, 0]
+    take, wait = Channel.take, asyncio.wait
+
+    async def noted_take(channel: Channel, at_most: int, *, timeout_s: float) -> list[Msg]:
+        taken = await take(channel, at_most, timeout_s=timeout_s)
+        looks[0] += any(message.subject.endswith(serving.ALIVE) for message in taken)
+        return taken
+
+    async def noted_wait(*args: Any, **kwargs: Any) -> Any:
+        looks[1] += 1
+        return await wait(*args, **kwargs)
+
+    monkeypatch.setattr(Channel, "take", noted_take)
+    monkeypatch.setattr(asking.asyncio, "wait", noted_wait)
+    monkeypatch.setattr(serving, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(asking, "SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(bus_module, "SILENT_SECONDS", 0.5)
+    go_on = asyncio.Event()
+
+    async def hold(subject: str, payload: bytes) -> bytes:
+        await go_on.wait()
+        return b"done"
+
+    async def hold_stream(subject: str, payload: bytes) -> AsyncIterator[bytes]:
+        yield await hold(subject, payload)
+
+    await remote.bus.serve("inf.acme.x", hold, queue="nodes")
+    await remote.bus.serve_stream("tok.acme.x", hold_stream, queue="nodes")
+    whole = asyncio.ensure_future(jetstream.bus.request("inf.acme.x", b"", timeout_s=60))
+    first = asyncio.ensure_future(anext(streaming(jetstream, "tok.acme.x", b"", timeout_s=60)))
+    await until(lambda: looks[0] > 3 and looks[1] > 3)
+    go_on.set()
+    assert await whole == await first == b"done"
+
+
+@pytest.mark.slow
+async def test_nothing_is_known_of_a_server_while_we_are_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "SILENT_SECONDS", 0.05)
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hold(subject: str, payload: bytes) -> bytes:
+        started.set()
+        await go_on.wait()
+        return b"done"
+
+    async with (
+        NatsServer(tmp_path / "nats") as server,
+        JetStream.connect(server.url) as jetstream,
+    ):
+        monkeypatch.setattr(serving, "BEAT_SECONDS", 0.01)
+        await jetstream.bus.serve("inf.acme.x", hold, queue="nodes")
+        asked = asyncio.ensure_future(jetstream.bus.request("inf.acme.x", b"", timeout_s=60))
+        await started.wait()
+        server.kill()
+        await until(lambda: not jetstream.connected)
+        assert not await asking.connected(jetstream._client)
+        await server.start()
+        await until(lambda: jetstream.connected)
+        go_on.set()
+        assert await asked == b"done"
 
 
 async def test_closing_without_a_server_ends(tmp_path: Path) -> None:
