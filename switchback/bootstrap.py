@@ -10,8 +10,9 @@ import msgspec
 from events import Metadata
 from events.catalogue.tenants import Scope
 from switchback.client import Credentials
+from switchback.parts import utc_now
 from switchback.private_files import write_private
-from switchback.process import Process, utc_now
+from switchback.process import Process
 from switchback.settings import Settings
 
 DEFAULT_TENANT: Final = "default"
