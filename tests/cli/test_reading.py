@@ -20,7 +20,6 @@ READING = [
     ["endpoints", "show", "score"],
     ["nodes", "list"],
     ["nodes", "show", "local"],
-    ["nodes", "batching", "local"],
     ["tenants", "show", "default"],
     ["keys", "list", "default"],
     ["history", "score"],
