@@ -27,6 +27,7 @@ from handlers.executions import (
     InferenceFailed,
     NotServed,
     RequestRefused,
+    RequestTimedOut,
     VersionFailed,
 )
 from handlers.routes import Route, ref_of
@@ -220,6 +221,12 @@ class Attempts:
                 raise
             way.given_up.add(passage.version)
             return None
+        except RequestTimedOut as failure:  # nor does this, and nobody waits any more
+            failure.version = passage.version
+            passage.left()
+            if way.failures:
+                raise way.failure from None
+            raise
         except InferenceFailed as failure:
             failure.version = passage.version
             way.failed(passage, failure)

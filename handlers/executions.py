@@ -45,6 +45,13 @@ class DeadlineExceeded(InferenceFailed):
     code = "timeout"
 
 
+class RequestTimedOut(InferenceFailed):
+    """The time that the request itself allowed has passed, which says nothing about the version.
+    Nobody waits for another one's answer."""
+
+    code = "timeout"
+
+
 class RequestRefused(InferenceFailed):
     """The version refuses the request itself, for a reason that lies in the request."""
 
@@ -83,6 +90,10 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float
     """For the answer; of a stream for its first chunk, and for each after the one before."""
     request_id: str = ""
+
+    def __init__(self, detail: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
 
 
 class Executed(msgspec.Struct, frozen=True, kw_only=True, tag="executed"):
@@ -189,7 +200,9 @@ def failure_of(failure: runtimes.RuntimeFailed) -> InferenceFailed:
         case runtimes.VersionOverloaded():
             return VersionOverloaded(failure.detail, retry_after_s=failure.retry_after_s)
         case runtimes.VersionUnavailable():
-            return VersionUnavailable(failure.detail)
+            return VersionUnavailable(failure.detail, retry_after_s=failure.retry_after_s)
+        case runtimes.RequestTimedOut():
+            return RequestTimedOut(failure.detail)
         case runtimes.VersionTimedOut():
             return DeadlineExceeded(failure.detail)
         case _:
@@ -213,8 +226,10 @@ def _raised(failure: Failed) -> InferenceFailed:
             return RequestRefused(failure.detail, field=failure.field)
         case "VersionOverloaded":
             return VersionOverloaded(failure.detail, retry_after_s=failure.retry_after_s)
+        case "VersionUnavailable":
+            return VersionUnavailable(failure.detail, retry_after_s=failure.retry_after_s)
         case _:
-            kinds = (NotServed, DeadlineExceeded, VersionUnavailable)
+            kinds = (NotServed, DeadlineExceeded, RequestTimedOut)
             found = (kind for kind in kinds if kind.__name__ == failure.kind)
             return next(found, VersionFailed)(failure.detail)
 

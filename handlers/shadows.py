@@ -4,7 +4,8 @@ Guarantees: a copy is sent after its request was answered, and nothing that beco
 that request: it delays no answer, fails none, and counts neither as a request nor as a failure of
 one. Copies under way are bounded, in all and for each version, so that a version that hangs leaves
 room for others; what finds no room is dropped and counted. Does not guarantee that every copy ends:
-those that are under way when the gateway ends are counted as mirrored and as nothing else.
+those that are under way when the gateway ends, or whose requests allowed less time than the shadow
+needs, are counted as mirrored and as nothing else.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from handlers.executions import (
     Executed,
     Execution,
     InferenceFailed,
+    RequestTimedOut,
 )
 from handlers.traffic.passages import Copy
 
@@ -99,6 +101,8 @@ class Shadows:
         try:
             outputs, took_ms = await self._answer(ref, primary)
             agreed = await self._comparators.agree(primary.outputs, outputs, comparison)
+        except RequestTimedOut as failure:  # which says nothing about the version
+            _log.info("shadow had no time", version=str(ref), detail=str(failure))
         except InferenceFailed as failure:
             copy.failed(code=failure.code)
             _log.info("shadow failed", version=str(ref), code=failure.code, detail=str(failure))

@@ -11,7 +11,7 @@ import msgspec
 from engine.runtimes.documents import Assembly, usage_of
 from events import Position
 from handlers.attempts import Asked, Begun, Served
-from handlers.executions import UNEXPECTED, Chunk, InferenceFailed
+from handlers.executions import UNEXPECTED, Chunk, InferenceFailed, RequestTimedOut
 
 Ended: TypeAlias = Callable[[Any], None]
 """Told of the outputs that were streamed, put together."""
@@ -44,6 +44,11 @@ class Chunks:
             outputs = await self._next()
         except StopAsyncIteration:
             self._complete()
+            raise
+        except RequestTimedOut as failure:  # which says nothing about the version
+            failure.version = self._passage.version
+            self._is_over = True
+            self._passage.left()
             raise
         except InferenceFailed as failure:
             failure.version = self._passage.version

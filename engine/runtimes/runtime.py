@@ -64,9 +64,20 @@ class VersionUnavailable(RuntimeFailed):
 
     code = "unavailable"
 
+    def __init__(self, detail: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
 
 class VersionTimedOut(RuntimeFailed):
     """A time limit of the version itself has passed."""
+
+    code = "timeout"
+
+
+class RequestTimedOut(RuntimeFailed):
+    """The time that the request itself allowed has passed. No fault of the version: a request may
+    allow less than any version needs."""
 
     code = "timeout"
 

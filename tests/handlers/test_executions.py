@@ -16,6 +16,7 @@ from handlers.executions import (
     InferenceFailed,
     NotServed,
     RequestRefused,
+    RequestTimedOut,
     VersionFailed,
     VersionOverloaded,
     VersionUnavailable,
@@ -70,8 +71,10 @@ async def test_what_the_bus_says_decides_whether_another_node_is_asked(code: str
     [
         NotServed("not here"),
         DeadlineExceeded("too late"),
+        RequestTimedOut("it allowed no more"),
         VersionFailed("its code\nraised"),
         VersionUnavailable("gone"),
+        VersionUnavailable("left alone", retry_after_s=12.5),
         VersionOverloaded("busy", retry_after_s=2.5),
         RequestRefused("is empty", field="prompt"),
     ],

@@ -16,6 +16,7 @@ from handlers.executions import (
     InferenceFailed,
     NotServed,
     RequestRefused,
+    RequestTimedOut,
     VersionFailed,
     VersionOverloaded,
     VersionUnavailable,
@@ -148,6 +149,31 @@ async def test_a_version_that_took_all_the_time_leaves_none_to_its_fallbacks(wor
         await rig.infer(deadline_s=0.02)
     assert executor.asked == ["2.0.0"]
     assert await rig.outcomes() == [("2.0.0", "timeout")]
+
+
+async def test_a_request_whose_own_time_is_over_goes_nowhere_else_and_counts_against_nobody(
+    world: World,
+):
+    executor = FakeExecutor(**{"2.0.0": raises(RequestTimedOut("over")), "3.0.0": answers})
+    rig = Rig(world, executor)
+    with pytest.raises(RequestTimedOut) as failed:
+        await rig.infer()
+    assert executor.asked == ["2.0.0"]
+    assert (failed.value.version, failed.value.code) == ("2.0.0", "timeout")
+    assert await rig.outcomes() == []
+    assert rig.under_way() == {}
+
+
+async def test_a_request_whose_own_time_ends_at_a_fallback_is_told_of_the_chosen_one(world: World):
+    behaviours = {"2.0.0": fails, "3.0.0": raises(RequestTimedOut("over")), "1.0.0": answers}
+    executor = FakeExecutor(**behaviours)
+    rig = Rig(world, executor)
+    with pytest.raises(VersionFailed) as failed:
+        await rig.infer()
+    assert executor.asked == ["2.0.0", "3.0.0"]
+    assert failed.value.version == "2.0.0"
+    assert await rig.outcomes() == [("2.0.0", "runtime_failed")]
+    assert rig.under_way() == {}
 
 
 async def test_nobody_serving_is_tried_again_with_all_versions_and_counted_once(world: World):

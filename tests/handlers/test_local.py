@@ -9,6 +9,7 @@ import pytest
 
 from engine.runtimes import (
     RequestRefused,
+    RequestTimedOut,
     Residency,
     RuntimeFailed,
     VersionOverloaded,
@@ -135,6 +136,11 @@ async def test_a_stream_that_stalls_ends_at_its_limit(way: str):
             executions.VersionOverloaded("busy", retry_after_s=2.0),
         ),
         (VersionUnavailable("gone"), executions.VersionUnavailable("gone")),
+        (
+            VersionUnavailable("left alone", retry_after_s=12.5),
+            executions.VersionUnavailable("left alone", retry_after_s=12.5),
+        ),
+        (RequestTimedOut("over"), executions.RequestTimedOut("over")),
         (VersionTimedOut("late"), DeadlineExceeded("late")),
     ],
     ids=lambda value: type(value).__name__,

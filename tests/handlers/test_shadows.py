@@ -14,7 +14,7 @@ from events import Position
 from events.catalogue.endpoints import Comparison, Policy, Rule, Shadow, When
 from events.catalogue.traffic import ShadowWindow
 from handlers import comparators, shadows
-from handlers.executions import BusExecutor, VersionFailed
+from handlers.executions import BusExecutor, RequestTimedOut, VersionFailed
 from tests.handlers.asking import FakeExecutor, Held, Rig, answers, fails, is_late, says
 from tests.handlers.nodes import a_worker, serves
 from tests.handlers.world import World, eventually, opened, running
@@ -102,6 +102,16 @@ async def test_a_shadow_that_fails_fails_nothing_else(shadowed: World, behaviour
     [window] = await rig.next_second()
     assert counts(window.shadows["2.0.0"]) == (1, 0, 0, 0, {code: 1})
     assert window.versions["1.0.0"].errors == {}
+
+
+async def test_a_shadow_that_the_request_gave_too_little_time_has_not_failed(shadowed: World):
+    async def has_no_time(*_: object) -> Any:
+        raise RequestTimedOut("it allowed no more")
+
+    rig = Rig(shadowed, FakeExecutor(**{"1.0.0": answers, "2.0.0": has_no_time}))
+    await rig.infer()
+    await settled(rig)
+    assert counts(await told(rig)) == (1, 0, 0, 0, {})
 
 
 async def test_a_shadow_that_fails_as_nobody_thought_of_is_counted(shadowed: World):

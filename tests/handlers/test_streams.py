@@ -11,7 +11,7 @@ import pytest_asyncio
 from engine.routing import open_receipt
 from events.catalogue.endpoints import Policy, Shadow
 from handlers import attempts as module
-from handlers.executions import DeadlineExceeded, VersionFailed
+from handlers.executions import DeadlineExceeded, RequestTimedOut, VersionFailed
 from tests.handlers.asking import SECRET, FakeExecutor, Rig, says
 from tests.handlers.world import World, eventually, opened
 
@@ -171,6 +171,22 @@ async def test_a_stream_that_stalls_has_failed_at_its_deadline(world: World):
             async for _chunk in stream.chunks:
                 pass
     assert await rig.outcomes() == [("1.0.0", "timeout")]
+
+
+async def test_a_stream_whose_request_allows_no_more_time_is_no_failure_of_its_version(
+    world: World,
+):
+    async def is_cut_off():
+        yield piece("Once")
+        raise RequestTimedOut("over")
+
+    async with telling(world, is_cut_off) as (rig, executor, stream):
+        with pytest.raises(RequestTimedOut) as failed:
+            async for _chunk in stream.chunks:
+                pass
+    assert failed.value.version == "1.0.0"
+    assert await rig.outcomes() == []
+    assert (rig.under_way(), executor.closed) == ({}, ["1.0.0"])
 
 
 async def test_a_shadow_is_compared_with_the_whole_answer_of_a_stream(world: World):

@@ -15,6 +15,7 @@ from handlers.executions import (
     InferenceFailed,
     NotServed,
     RequestRefused,
+    RequestTimedOut,
     VersionFailed,
     VersionOverloaded,
     VersionUnavailable,
@@ -72,6 +73,7 @@ FAILURES: list[tuple[Exception, type[openai.APIStatusError], str, str | None, st
     ),
     (NotServed("nowhere"), openai.InternalServerError, "server_error", None, "unavailable"),
     (DeadlineExceeded("late"), openai.InternalServerError, "server_error", None, "timeout"),
+    (RequestTimedOut("over"), openai.InternalServerError, "server_error", None, "timeout"),
     (ZeroDivisionError(), openai.InternalServerError, "server_error", None, "internal"),
 ]
 STATUS = {"runtime_failed": 502, "overloaded": 503, "unavailable": 503, "timeout": 504}
@@ -111,6 +113,7 @@ async def test_a_failure_before_the_first_byte_raises_by_its_status(
     [
         (Rejected("rate_limited", "no tokens left", retry_after_s=7), 7),
         (VersionOverloaded("full", retry_after_s=3), 3),
+        (VersionUnavailable("left alone", retry_after_s=12.4), 13),
         (NotServed("nowhere"), 1),
     ],
 )
@@ -147,6 +150,7 @@ async def test_the_version_that_failed_is_named(client: openai.AsyncOpenAI, voic
     [
         (VersionFailed("it broke"), "runtime_failed"),
         (DeadlineExceeded("late"), "timeout"),
+        (RequestTimedOut("it allowed no more"), "timeout"),
         (RequestRefused("no more", field="messages"), None),
         (ZeroDivisionError("secret"), "internal"),
     ],

@@ -23,6 +23,7 @@ from engine.runtimes.upstream import (
     NotAnswered,
     Overloaded,
     Refused,
+    RequestTimedOut,
     TimedOut,
     TooLarge,
     Unreachable,
@@ -169,6 +170,30 @@ async def test_a_caller_with_less_time_says_nothing_about_the_upstream(
     with pytest.raises(CallerTimedOut) as failure:
         await open_upstream().answer(chat(timeout_s=0.05))
     assert (failure.value.seconds, failure.value.verdict) == (0.05, "unknown")
+
+
+@pytest.mark.parametrize(
+    ("limits", "kind"),
+    [
+        ({"asked_s": 0.02}, RequestTimedOut),
+        ({"asked_s": 0.02, "timeout_s": 5.0, "patience_s": 5.0}, RequestTimedOut),
+        ({"asked_s": 5.0, "timeout_s": 0.02}, CallerTimedOut),
+        ({"asked_s": 5.0}, TimedOut),
+        ({"asked_s": 0.05}, TimedOut),
+    ],
+)
+async def test_the_shortest_limit_says_whose_it_was(
+    mock: MockUpstream,
+    open_upstream: Open,
+    limits: dict[str, float],
+    kind: type[TimedOut],
+) -> None:
+    mock.behaviours = [stalls()]
+    upstream = open_upstream(timeout_s=0.05)
+    with pytest.raises(TimedOut) as failure:
+        await upstream.answer(chat(**limits))
+    assert type(failure.value) is kind
+    assert failure.value.verdict == ("failed" if kind is TimedOut else "unknown")
 
 
 async def test_a_handshake_that_never_ends_is_a_connection_that_takes_too_long(

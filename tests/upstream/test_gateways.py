@@ -18,6 +18,7 @@ from handlers.executions import (
     InferenceFailed,
     NotServed,
     RequestRefused,
+    RequestTimedOut,
     VersionFailed,
     VersionOverloaded,
     VersionUnavailable,
@@ -230,6 +231,27 @@ async def test_a_stream_has_that_time_again_for_each_chunk(
         await anext(chunks)
         with pytest.raises(DeadlineExceeded):
             await anext(chunks)
+
+
+async def test_what_the_request_itself_allows_is_no_failure_of_the_version(
+    mock: MockUpstream, upstreams: Upstreams
+) -> None:
+    mock.behaviours = [stalls()]
+    whole = Execution(inputs=HI, parameters={"timeout_s": 0.05}, timeout_s=5.0)
+    assert isinstance(await outcome(upstreams, whole), RequestTimedOut)
+    mock.behaviours = [stalls(stream_bytes(chunk("He")))]
+    with pytest.raises(RequestTimedOut):
+        _ = [one async for one in upstreams.stream(ref("1.0.0"), whole)]
+
+
+async def test_who_comes_while_the_upstream_is_left_alone_is_told_when_to_come_back(
+    mock: MockUpstream, upstreams: Upstreams
+) -> None:
+    mock.behaviours = [answers({}, status=500)]
+    failures = [await outcome(upstreams) for _ in range(6)]
+    assert isinstance(failures[-1], VersionUnavailable)
+    assert failures[-1].retry_after_s is not None
+    assert 0 < failures[-1].retry_after_s <= 1
 
 
 async def test_a_client_without_patience_is_no_sign_of_a_sick_upstream(

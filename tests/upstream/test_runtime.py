@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from engine.runtimes import (
     LoadFailed,
     RequestRefused,
+    RequestTimedOut,
     Runtime,
     RuntimeFailed,
     RuntimeSettings,
@@ -255,11 +256,12 @@ async def test_what_is_no_request_is_refused_and_not_sent(
     assert len(mock.requests) == 1
 
 
-def test_of_two_time_limits_the_shorter_one_counts() -> None:
-    assert call_of(HI, {"timeout_s": 5}, timeout_s=2.0).timeout_s == 2.0
-    assert call_of(HI, {"timeout_s": 1}, timeout_s=2.0).timeout_s == 1
+def test_the_time_that_a_request_allows_is_told_apart_from_what_its_caller_has() -> None:
+    call = call_of(HI, {"timeout_s": 5}, timeout_s=2.0)
+    assert (call.timeout_s, call.asked_s) == (2.0, 5)
     assert call_of(HI, {}, timeout_s=0.0).timeout_s == 0.0
-    assert call_of(HI, {}).timeout_s is None
+    call = call_of(HI, {})
+    assert (call.timeout_s, call.asked_s) == (None, None)
 
 
 def test_a_request_id_that_is_no_header_is_not_sent() -> None:
@@ -363,9 +365,18 @@ async def test_a_failure_keeps_what_the_client_can_act_on(load: Load) -> None:
 
 
 async def test_an_upstream_that_takes_too_long_has_timed_out(load: Load) -> None:
-    runtime = await load(stalls())
-    failure = await outcome(runtime, timeout_s=0.05)
+    runtime = await load(stalls(), first_byte_timeout_s=0.05)
+    failure = await outcome(runtime)
     assert isinstance(failure, VersionTimedOut)
+
+
+async def test_a_request_that_allows_too_little_time_is_no_fault_of_the_version(load: Load) -> None:
+    runtime = await load(stalls(), stalls(stream_bytes(chunk("He"))))
+    failure = await outcome(runtime, timeout_s=0.05)
+    assert isinstance(failure, RequestTimedOut)
+    assert failure.detail == "the request allowed 0.05 s, which have passed"
+    with pytest.raises(RequestTimedOut):
+        await streamed(runtime, timeout_s=0.2)
 
 
 async def test_more_than_its_cap_is_refused_at_once(mock: MockUpstream, load: Load) -> None:
@@ -382,6 +393,7 @@ async def test_an_upstream_that_keeps_failing_is_left_alone(mock: MockUpstream, 
     runtime = await load(answers({}, status=500))
     failures = [await outcome(runtime) for _ in range(6)]
     assert [type(failure) for failure in failures] == [RuntimeFailed] * 5 + [VersionUnavailable]
+    assert 0 < failures[-1].retry_after_s <= 1
     assert len(mock.requests) == 1 + 5
 
 

@@ -14,11 +14,13 @@ from typing import Any, Final
 from engine.runtimes.documents import INPUTS, kind_of
 from engine.runtimes.runtime import (
     RequestRefused,
+    RequestTimedOut,
     RuntimeFailed,
     VersionOverloaded,
     VersionTimedOut,
     VersionUnavailable,
 )
+from engine.runtimes.upstream import errors
 from engine.runtimes.upstream.calls import Call
 from engine.runtimes.upstream.errors import Invalid, UpstreamFailed
 
@@ -50,7 +52,8 @@ def call_of(
         kind=kind,
         body=body,
         request_id=request_id if _is_header(request_id) else None,
-        timeout_s=min((s for s in (asked_s, timeout_s) if s is not None), default=None),
+        timeout_s=timeout_s,
+        asked_s=asked_s,
         patience_s=patience_s,
     )
 
@@ -64,9 +67,10 @@ def runtime_failure(failure: UpstreamFailed) -> RuntimeFailed:
         case "overloaded":
             return VersionOverloaded(failure.detail, retry_after_s=failure.retry_after_s)
         case "unavailable":
-            return VersionUnavailable(failure.detail)
+            return VersionUnavailable(failure.detail, retry_after_s=failure.retry_after_s)
         case "timeout":
-            return VersionTimedOut(failure.detail)
+            is_asked = isinstance(failure, errors.RequestTimedOut)
+            return (RequestTimedOut if is_asked else VersionTimedOut)(failure.detail)
         case "runtime_failed":
             return RuntimeFailed(failure.detail)
 

@@ -31,6 +31,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """Sent as `X-Request-Id`, so that both sides' logs can be joined."""
     timeout_s: float | None = None
     """What is left to the caller, when it is less than the version's own `timeout_s`."""
+    asked_s: float | None = None
+    """What the request itself allows, when it is less than both."""
     patience_s: float | None = None
     """How long the caller waits for a stream to begin, and from each piece to the next, when it is
     less than the version may take."""

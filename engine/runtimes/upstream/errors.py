@@ -69,6 +69,15 @@ class CallerTimedOut(TimedOut):
     verdict = "unknown"
 
 
+class RequestTimedOut(CallerTimedOut):
+    """The request itself allowed no more time."""
+
+    def __init__(self, phase: Phase, seconds: float) -> None:
+        super().__init__(phase, seconds)
+        self.detail = f"the request allowed {seconds:g} s, which have passed"
+        self.args = (self.detail,)
+
+
 class Malformed(UpstreamFailed):
     """It answered something else than the protocol allows; `detail` says what."""
 

@@ -9,7 +9,14 @@ from math import inf
 from typing import NamedTuple, TypeVar
 
 from engine.runtimes.upstream.config import UpstreamConfig
-from engine.runtimes.upstream.errors import CallerTimedOut, Closed, Phase, TimedOut, UpstreamFailed
+from engine.runtimes.upstream.errors import (
+    CallerTimedOut,
+    Closed,
+    Phase,
+    RequestTimedOut,
+    TimedOut,
+    UpstreamFailed,
+)
 
 T = TypeVar("T")
 
@@ -27,12 +34,22 @@ class Phases:
     """Of one call; begins when it is made. To be made in a running event loop."""
 
     def __init__(
-        self, config: UpstreamConfig, *, timeout_s: float | None, patience_s: float | None = None
+        self,
+        config: UpstreamConfig,
+        *,
+        timeout_s: float | None,
+        patience_s: float | None = None,
+        asked_s: float | None = None,
     ) -> None:
+        """As in `Call`."""
         self._clock = asyncio.get_running_loop().time
         now = self._clock()
-        total_s, total = _shorter(config.timeout_s, timeout_s)
-        self._chunk_s, self._chunk = _shorter(config.chunk_timeout_s, patience_s)
+        total_s, total = _shortest(
+            (config.timeout_s, TimedOut), (timeout_s, CallerTimedOut), (asked_s, RequestTimedOut)
+        )
+        self._chunk_s, self._chunk = _shortest(
+            (config.chunk_timeout_s, TimedOut), (patience_s, CallerTimedOut)
+        )
         self._total = _Due(now + total_s, total, "total", total_s)
         self._patience = _Due(
             now + (patience_s or inf), CallerTimedOut, "first byte", patience_s or inf
@@ -89,11 +106,12 @@ class Phases:
         raise Closed() if self._is_cut_off else due.failure(due.phase, due.limit_s)
 
 
-def _shorter(own_s: float, callers_s: float | None) -> tuple[float, type[TimedOut]]:
-    """The shorter of two limits, and what it means when it has passed."""
-    if callers_s is not None and callers_s < own_s:
-        return callers_s, CallerTimedOut
-    return own_s, TimedOut
+def _shortest(
+    own: tuple[float, type[TimedOut]], *others: tuple[float | None, type[TimedOut]]
+) -> tuple[float, type[TimedOut]]:
+    """The shortest of some limits, and what it means when it has passed; the first of equals."""
+    given = ((limit_s, failure) for limit_s, failure in others if limit_s is not None)
+    return min((own, *given), key=lambda limit: limit[0])
 
 
 def _at(due: _Due) -> float:

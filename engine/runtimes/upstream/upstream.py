@@ -172,7 +172,12 @@ class Upstream:
                 raise Closed()
             if len(self._in_flight) >= self._config.in_flight_max:
                 raise Overloaded(self._config.in_flight_max)
-            phases = Phases(self._config, timeout_s=call.timeout_s, patience_s=call.patience_s)
+            phases = Phases(
+                self._config,
+                timeout_s=call.timeout_s,
+                patience_s=call.patience_s,
+                asked_s=call.asked_s,
+            )
             self._in_flight.add(phases)
             try:
                 yield phases
