@@ -25,6 +25,7 @@ from handlers.executions import (
     Execution,
     Executor,
     InferenceFailed,
+    NodeDied,
     NotServed,
     RequestRefused,
     RequestTimedOut,
@@ -95,10 +96,12 @@ class Served(msgspec.Struct, Generic[Answer], frozen=True, kw_only=True):
 class _Way:
     """How far one request has come."""
 
-    __slots__ = ("attempts", "failures", "given_up")
+    __slots__ = ("attempts", "failures", "given_up", "waits_since")
 
-    def __init__(self) -> None:
+    def __init__(self, began: float) -> None:
         self.attempts = 0
+        self.waits_since = began
+        """Until then some node had it, if one ever did."""
         self.given_up: set[str] = set()
         """Fallbacks that were served, and failed or refused the request."""
         self.failures: list[tuple[Passage, InferenceFailed]] = []
@@ -152,15 +155,17 @@ class Attempts:
 
     async def serve(self, asked: Asked, ask: Ask[Answer]) -> Served[Answer]:
         """Raises InferenceFailed: the chosen version's; then every passage is ended."""
-        way = _Way()
+        way = _Way(asked.began)
         try:
             while True:
                 served = await self._round(asked, way, ask)
                 if served is not None:
                     return served
-                limit_s = min(asked.deadline_s, NOT_SERVED_SECONDS)
+                if isinstance(way.failure, NodeDied):
+                    way.waits_since = time.perf_counter()
+                ends = min(asked.began + asked.deadline_s, way.waits_since + NOT_SERVED_SECONDS)
                 is_retried = isinstance(way.failure, NotServed)
-                if not (is_retried and await _time_is_left(asked.began, limit_s)):
+                if not (is_retried and await _time_is_left(ends)):
                     raise way.failure
         finally:
             way.end()
@@ -268,9 +273,9 @@ async def _begun(chunks: AsyncGenerator[Chunk, None]) -> Begun:
         raise VersionFailed("the answer is empty") from None
 
 
-async def _time_is_left(began: float, limit_s: float) -> bool:
+async def _time_is_left(ends: float) -> bool:
     """Whether there is, after a pause; without one if there would be none."""
-    if time.perf_counter() - began + RETRY_SECONDS < limit_s:
+    if time.perf_counter() + RETRY_SECONDS < ends:
         await asyncio.sleep(RETRY_SECONDS)
-        return time.perf_counter() - began < limit_s
+        return time.perf_counter() < ends
     return False

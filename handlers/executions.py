@@ -13,9 +13,18 @@ import msgspec
 from engine import runtimes
 from events.bus import Bus
 from events.catalogue.nodes import VersionRef
-from events.errors import LogError, LogUnavailable, NoResponders, RemoteFailure, RequestTimeout
+from events.errors import (
+    LogError,
+    LogUnavailable,
+    NoResponders,
+    RemoteFailure,
+    RequestTimeout,
+    ServerDied,
+)
 
 QUEUE: Final = "nodes"
+_BY_THE_BUS: Final = ("overloaded", "unavailable")
+"""Said of a node that has too much to do, or that stops: not by its version."""
 UNEXPECTED: Final = "internal"
 """The code of what fails for no reason that the contract knows."""
 
@@ -39,6 +48,11 @@ class NotServed(InferenceFailed):
     was executed: asking again is safe."""
 
     code = "unavailable"
+
+
+class NodeDied(NotServed):
+    """The node that had the request has died over it. What it had done is lost with it: asking
+    again is as safe as the first time."""
 
 
 class DeadlineExceeded(InferenceFailed):
@@ -241,9 +255,11 @@ def _failures(ref: VersionRef, execution: Execution) -> Iterator[None]:
         yield
     except (NoResponders, LogUnavailable) as error:
         raise NotServed(f"no node serves {ref}") from error
+    except ServerDied as error:
+        raise NodeDied(f"the node that was asked for {ref} has died") from error
     except RequestTimeout as error:
         raise DeadlineExceeded(f"{ref} did not answer in {execution.timeout_s} s") from error
     except RemoteFailure as error:
-        if error.code == "overloaded":  # said by the bus, before the node heard of the request
+        if error.code in _BY_THE_BUS:
             raise NotServed(error.detail) from error
         raise VersionFailed(error.detail) from error

@@ -164,8 +164,8 @@ class Loader:
         for task in self._loading.values():
             task.cancel()
         await asyncio.gather(*self._loading.values(), return_exceptions=True)
-        for serving in self._serving.values():
-            await serving.service.stop()
+        services = [serving.service for serving in self._serving.values()]
+        await asyncio.gather(*(service.stop() for service in services))
 
     def _may_try(self, ref: VersionRef) -> bool:
         failed = self._failed.get(ref)

@@ -34,12 +34,16 @@ _END: Final = object()
 class Served:
     """A version that is answered for on the bus."""
 
-    def __init__(self, services: tuple[Service, ...]) -> None:
+    def __init__(self, services: tuple[Service, ...], *, cancels: Service) -> None:
         self._services = services
+        self._cancels = cancels
 
     async def stop(self) -> None:
-        """Take no further request; return when those under way are answered."""
-        await asyncio.gather(*(service.stop() for service in self._services))
+        """Take no further request; return when those under way are answered, or not waited for."""
+        try:
+            await asyncio.gather(*(service.stop() for service in self._services))
+        finally:
+            await self._cancels.stop()
 
 
 class LocalExecutor:
@@ -85,7 +89,7 @@ class LocalExecutor:
         cancel = await self._bus.listen(
             cancel_subject_of(ref), lambda _, payload: self._cancel(ref, payload)
         )
-        return Served((request, stream, cancel))
+        return Served((request, stream), cancels=cancel)
 
     async def _answer(self, ref: VersionRef, payload: bytes) -> bytes:
         execution = decode_execution(payload)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -26,7 +26,7 @@ from engine.runtimes import (
     create_runtime,
 )
 from events import EntityId, LogError, Metadata, Position
-from events.bus import Bus
+from events.bus import Bus, Service
 from events.catalogue.nodes import VersionRef
 from events.errors import LeaseLost, RemoteFailure
 from events.event import SYSTEM_TENANT
@@ -130,7 +130,8 @@ class NodeWorker:
         return await batching_of(self._residency.runtimes)
 
     async def run(self) -> None:
-        """Join and serve until cancelled; then leave cleanly."""
+        """Join and serve until cancelled; then leave cleanly, which takes as long as the requests
+        under way may take, and cannot be cancelled."""
         controls = [
             await self._bus.serve(subject, handle, queue=self.node_id)
             for subject, handle in (
@@ -149,10 +150,7 @@ class NodeWorker:
                 await self._let_go()
                 await asyncio.sleep(REJOIN_SECONDS)
         finally:
-            for control in controls:
-                await control.stop()
-            await self._leave()
-            await self._let_go()  # last: who takes it joins, and must not be told to have left
+            await _done(self._end(controls))
 
     async def settled(self, *, within_s: float) -> bool:
         """Whether everything that takes traffic came to be served here, or failed to load, in
@@ -248,6 +246,12 @@ class NodeWorker:
         )
         return outcome.position
 
+    async def _end(self, controls: list[Service]) -> None:
+        for control in controls:
+            await control.stop()
+        await self._leave()
+        await self._let_go()  # last: who takes it joins, and must not be told to have left
+
     async def _leave(self) -> None:
         await self._loader.stop()
         try:
@@ -258,3 +262,12 @@ class NodeWorker:
 
     async def _let_go(self) -> None:
         await let_go(self._leases, f"node.{self.node_id}", holder=self._holder)
+
+
+async def _done(work: Coroutine[Any, Any, None]) -> None:
+    """All of it, however often this task is cancelled meanwhile."""
+    task = asyncio.create_task(work)
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait({task})
+    task.result()
