@@ -111,3 +111,9 @@ def test_every_word_is_defined_once() -> None:
     words = table_rows(ROOT / "docs/words.md")
     assert len(words) > 20
     assert len(words) == len(set(words))
+
+
+@pytest.mark.parametrize("page", list(pages()), ids=named)
+def test_every_test_that_is_named_exists(page: Path) -> None:
+    for file, test in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text()):
+        assert f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"
