@@ -91,6 +91,10 @@ class VersionUnavailable(InferenceFailed):
 
     code = "unavailable"
 
+    def __init__(self, detail: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
 
 class EndpointUnknown(InferenceFailed):
     code = "not_found"
@@ -104,10 +108,6 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float
     """For the answer; of a stream for its first chunk, and for each after the one before."""
     request_id: str = ""
-
-    def __init__(self, detail: str, *, retry_after_s: float | None = None) -> None:
-        super().__init__(detail)
-        self.retry_after_s = retry_after_s
 
 
 class Executed(msgspec.Struct, frozen=True, kw_only=True, tag="executed"):
