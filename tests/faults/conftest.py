@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -22,13 +22,16 @@ SETTLE_SECONDS = 30.0
 
 
 class Rig(msgspec.Struct, frozen=True, kw_only=True):
-    """Three servers and one process on them."""
+    """Three servers and one process on them: a `tests.system.System` that may lose them."""
 
     nats: NatsServer
     postgres: PostgresServer
     redis: RedisServer
+    settings: Settings
     process: Process
     client: Client
+    url: str
+    key: str
 
     async def projected(self) -> None:
         """Return when the tables have applied everything on the log."""
@@ -43,14 +46,14 @@ class Rig(msgspec.Struct, frozen=True, kw_only=True):
         return await verify(log=self.process.jetstream.events, pool=self.process.pool)
 
 
-@pytest_asyncio.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+@asynccontextmanager
+async def rigged(directory: Path) -> AsyncIterator[Rig]:
     async with AsyncExitStack() as stack:
-        nats = await stack.enter_async_context(NatsServer(tmp_path / "nats"))
-        postgres = await stack.enter_async_context(PostgresServer(tmp_path / "postgres"))
-        redis = await stack.enter_async_context(RedisServer(tmp_path / "redis"))
+        nats = await stack.enter_async_context(NatsServer(directory / "nats"))
+        postgres = await stack.enter_async_context(PostgresServer(directory / "postgres"))
+        redis = await stack.enter_async_context(RedisServer(directory / "redis"))
         settings = Settings(
-            data_dir=tmp_path / "data",
+            data_dir=directory / "data",
             port=0,
             nats_url=nats.url,
             postgres_dsn=postgres.url,
@@ -62,8 +65,24 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
         client = await stack.enter_async_context(
             Client.connect(credentials.url, key=credentials.key)
         )
-        await client.register_model("fraud")
+        yield Rig(
+            nats=nats,
+            postgres=postgres,
+            redis=redis,
+            settings=settings,
+            process=process,
+            client=client,
+            url=credentials.url,
+            key=credentials.key,
+        )
+
+
+@pytest_asyncio.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    """With the endpoint `scores`."""
+    async with rigged(tmp_path) as rig:
+        await rig.client.register_model("fraud")
         for version in ("1.0.0", "2.0.0"):
-            await client.register_version("fraud", version, runtime="echo")
-        await client.create_endpoint("scores", model="fraud", version="1.0.0")
-        yield Rig(nats=nats, postgres=postgres, redis=redis, process=process, client=client)
+            await rig.client.register_version("fraud", version, runtime="echo")
+        await rig.client.create_endpoint("scores", model="fraud", version="1.0.0")
+        yield rig

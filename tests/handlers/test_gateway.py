@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from types import SimpleNamespace
 
 import pytest
 import pytest_asyncio
@@ -10,12 +12,15 @@ import pytest_asyncio
 from engine.decisions import endpoint
 from engine.routing import open_receipt
 from events.catalogue.endpoints import Policy, Rule, When
+from events.catalogue.nodes import VersionRef
 from handlers import attempts as module
 from handlers.executions import (
     DeadlineExceeded,
     EndpointUnknown,
     Executed,
+    Execution,
     InferenceFailed,
+    NodeDied,
     NotServed,
     VersionFailed,
 )
@@ -104,6 +109,24 @@ async def test_a_request_nobody_comes_to_serve_fails_before_a_deadline_far_away(
     with pytest.raises(NotServed):
         await rig.infer(deadline_s=3_600)
     assert await rig.outcomes() == [("1.0.0", "unavailable")]
+
+
+async def test_what_a_node_died_over_is_asked_again_however_long_it_had_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    past = [0.0]
+    clock = SimpleNamespace(perf_counter=lambda: time.perf_counter() + past[0])
+    monkeypatch.setattr(module, "time", clock)
+
+    async def dies(wanted: VersionRef, execution: Execution) -> Executed:
+        past[0] += 10 * module.NOT_SERVED_SECONDS
+        executor.behaviours["1.0.0"] = answers
+        raise NodeDied("killed")
+
+    executor = FakeExecutor(**{"1.0.0": dies})
+    rig = Rig(world, executor)
+    assert (await rig.infer(deadline_s=3_600)).attempts == 2
+    assert await rig.outcomes() == [("1.0.0", "answered")]
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,25 @@ async def test_the_lease_is_let_go_only_after_the_node_has_left(
     assert held == [True]
 
 
+async def test_a_node_that_is_told_to_stop_again_and_again_finishes_what_it_has(
+    staged: World, stage: Stage
+):
+    await staged.create("1.0.0")
+    a_node = a_worker(staged)
+    running = asyncio.create_task(a_node.run())
+    await staged.until(lambda: holds(staged, "1.0.0"))
+    async with a_node._residency.lease(ref("1.0.0")):
+        for _ in range(5):
+            running.cancel()
+            await turns(20)
+        assert not stage.runtimes["1.0.0"].closed
+        assert not running.done()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert stage.runtimes["1.0.0"].closed
+    assert staged.leases.live == {}
+
+
 async def test_two_processes_with_one_node_id_serve_one_after_the_other(staged: World):
     await staged.create("1.0.0")
     async with running(a_worker(staged, holder="p2").run()):
