@@ -70,8 +70,9 @@ class Upstreams:
 
     @property
     def statistics(self) -> dict[VersionRef, Statistics]:
-        """Of the upstreams that were asked and are still needed."""
-        return {ref: held.client.upstream.statistics for ref, held in self._held.items()}
+        """Of the upstreams that were asked and are still needed. May be read in any thread."""
+        held = self._held.copy()
+        return {ref: each.client.upstream.statistics for ref, each in held.items()}
 
     async def execute(self, ref: VersionRef, execution: Execution) -> Executed:
         held = self._for(ref)

@@ -30,6 +30,7 @@ from handlers.questions import Questions
 from handlers.readiness import Readiness
 from handlers.traffic.metrics import TrafficMetrics
 from handlers.traffic.windows import Windows
+from handlers.upstream_metrics import UpstreamMetrics
 from handlers.upstreams import Upstreams
 from handlers.worker import NodeWorker
 from switchback.parts import Parts, utc_now
@@ -69,7 +70,9 @@ async def open_gateway(
     windows = Windows(gateway=parts.gateway_id, log=parts.jetstream.traffic, clock=time.time)
     parts.run("windows", windows.run())
     budgets = await _budgets(parts)
-    executors = _executors(parts, worker)
+    upstreams = Upstreams(routing=parts.routing, settings=parts.runtimes)
+    parts.stack.push_async_callback(upstreams.close)
+    executors = _executors(parts, upstreams, worker)
     gateway = Gateway(
         routing=parts.routing,
         executors=executors,
@@ -81,7 +84,12 @@ async def open_gateway(
     parts.stack.push_async_callback(gateway.close)
     batching_metrics = BatchingMetrics(worker)
     metrics = CollectorRegistry()
-    for collector in (TrafficMetrics(windows), BudgetMetrics(budgets.accounting), batching_metrics):
+    for collector in (
+        TrafficMetrics(windows),
+        BudgetMetrics(budgets.accounting),
+        UpstreamMetrics(upstreams),
+        batching_metrics,
+    ):
         metrics.register(collector)
     services = Services(
         tenants=parts.routing.keyring,
@@ -112,10 +120,10 @@ async def _budgets(parts: Parts) -> Budgets:
     return budgets
 
 
-def _executors(parts: Parts, worker: NodeWorker | None) -> tuple[Executor, ...]:
+def _executors(
+    parts: Parts, upstreams: Upstreams, worker: NodeWorker | None
+) -> tuple[Executor, ...]:
     """What is nearest first."""
-    upstreams = Upstreams(routing=parts.routing, settings=parts.runtimes)
-    parts.stack.push_async_callback(upstreams.close)
     here = () if worker is None else (worker.executor,)
     return (upstreams, *here, BusExecutor(parts.jetstream.bus))
 

@@ -12,14 +12,18 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from engine.budgets import Ledger
+from engine.runtimes import RuntimeSettings
 from events.memory import MemoryLog
 from handlers.batching_metrics import BatchingMetrics
 from handlers.budget_metrics import BudgetMetrics
 from handlers.http.metering import HttpMetrics
+from handlers.routing import Routing
 from handlers.spending import Accounting
 from handlers.traffic import units
 from handlers.traffic.metrics import TrafficMetrics
 from handlers.traffic.windows import Windows
+from handlers.upstream_metrics import UpstreamMetrics
+from handlers.upstreams import Upstreams
 from tests.handlers.passing import CHAT_ROUTE, Seconds, begun, next_second, route
 from tests.handlers.test_checks import rolling
 
@@ -158,11 +162,12 @@ async def test_checks_are_counted_by_version_where_there_are_any():
     }
 
 
-def test_every_metric_of_inference_of_batching_and_of_budgets_is_documented():
+def test_every_metric_of_inference_is_documented():
     registry = CollectorRegistry()
     registry.register(TrafficMetrics(Windows(gateway="g1", log=MemoryLog(), clock=Seconds())))
     registry.register(BatchingMetrics(None))
     registry.register(BudgetMetrics(Accounting(Ledger("g1"), Seconds())))
+    registry.register(UpstreamMetrics(Upstreams(routing=Routing(), settings=RuntimeSettings())))
     HttpMetrics(registry)
     families = {
         family.name + ("_total" if family.type == "counter" else "")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from prometheus_client import CollectorRegistry
 
 from engine.decisions import model
 from engine.runtimes import RuntimeSettings
@@ -23,6 +24,7 @@ from handlers.executions import (
     VersionOverloaded,
     VersionUnavailable,
 )
+from handlers.upstream_metrics import UpstreamMetrics
 from handlers.upstreams import Upstreams
 from tests.handlers.world import FRAUD, World, opened, ref
 from tests.upstream.server import (
@@ -263,6 +265,47 @@ async def test_a_client_without_patience_is_no_sign_of_a_sick_upstream(
     mock.behaviours = [answers(HELLO)]
     await upstreams.execute(ref("1.0.0"), asking())
     assert upstreams.statistics[ref("1.0.0")].breaker == "closed"
+
+
+def scraped(upstreams: Upstreams) -> dict[str, float]:
+    """Metric -> value, of the one version that was asked."""
+    registry = CollectorRegistry()
+    registry.register(UpstreamMetrics(upstreams))
+    labels = {"tenant": "acme", "model": "fraud", "version": "1.0.0"}
+    samples = [sample for family in registry.collect() for sample in family.samples]
+    assert all(sample.labels == labels for sample in samples)
+    return {sample.name.removeprefix("switchback_upstream_"): sample.value for sample in samples}
+
+
+async def test_prometheus_is_told_what_its_clients_did(
+    mock: MockUpstream, upstreams: Upstreams
+) -> None:
+    assert scraped(upstreams) == {}
+    mock.behaviours = [answers(HELLO), answers({}, status=500), stalls()]
+    await upstreams.execute(ref("1.0.0"), asking())
+    await outcome(upstreams)
+    held = asyncio.ensure_future(upstreams.execute(ref("1.0.0"), asking()))
+    await mock.until(lambda seen: len(seen.requests) == 3)
+    assert scraped(upstreams) == {
+        "in_flight": 1,
+        "calls_total": 3,
+        "attempts_total": 3,
+        "failures_total": 1,
+        "breaker": 0,
+    }
+    held.cancel()
+
+
+async def test_prometheus_is_told_of_an_upstream_that_is_left_alone(
+    mock: MockUpstream, upstreams: Upstreams
+) -> None:
+    mock.behaviours = [answers({}, status=500)]
+    for _ in range(6):
+        await outcome(upstreams)
+    told = scraped(upstreams)
+    assert told["calls_total"] == told["failures_total"] == 6
+    assert told["attempts_total"] == 5
+    assert told["breaker"] > 0
 
 
 async def test_a_client_that_leaves_closes_the_upstreams_connection(

@@ -14,7 +14,7 @@ that a node has loaded.
 """
 
 from engine.runtimes.upstream.answers import Answer, Choice, Chunk, Delta
-from engine.runtimes.upstream.breaker import BreakerLimits
+from engine.runtimes.upstream.breaker import BreakerLimits, State
 from engine.runtimes.upstream.calls import Call
 from engine.runtimes.upstream.client import Client
 from engine.runtimes.upstream.config import UpstreamConfig
@@ -68,6 +68,7 @@ __all__ = [
     "Overloaded",
     "Refused",
     "RequestTimedOut",
+    "State",
     "Statistics",
     "Stream",
     "TimedOut",

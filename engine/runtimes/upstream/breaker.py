@@ -83,9 +83,11 @@ class Breaker:
 
     @property
     def state(self) -> State:
-        if self._open_until is None:
+        """May be read in any thread."""
+        open_until = self._open_until
+        if open_until is None:
             return "closed"
-        return "open" if self._clock() < self._open_until else "half open"
+        return "open" if self._clock() < open_until else "half open"
 
     def admit(self) -> Permit:
         """Raises CircuitOpen."""
