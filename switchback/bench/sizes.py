@@ -26,6 +26,8 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     inferences: int = 1_000
     chats: int = 1_000
     """With an upstream: in a round, at a steady rate and again as fast as they are answered."""
+    chat_connections: tuple[int, ...] = (1, 16, 64)
+    """Over which they come, one number after the other."""
     scheduled_steps: int = 200
     """Timed, for each number of running requests."""
     scheduled_requests: int = 1_000

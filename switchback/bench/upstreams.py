@@ -18,7 +18,6 @@ from switchback.bench.sizes import Sizes
 from switchback.bench.stage import Stage
 
 NAME: Final = "upstreams"
-CONNECTIONS: Final = (1, 16, 64)
 ENDPOINT: Final = "chat"
 P50_MS: Final = Goal("at most", 2.0)
 PER_S: Final = Goal("at least", 1_000)
@@ -29,7 +28,7 @@ async def measure(stage: Stage, sizes: Sizes) -> Sequence[Row]:
     async with mock_upstream() as mock:
         system = await stage.start()
         await stage.call(make_endpoint, system.target, mock)
-        lanes = [Lane(way, count, sizes) for way in WAYS for count in CONNECTIONS]
+        lanes = [Lane(way, count, sizes) for way in WAYS for count in sizes.chat_connections]
         for lane in lanes:
             await lane.warm(stage, system.target)
         for _ in range(sizes.rounds):
