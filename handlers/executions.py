@@ -71,9 +71,13 @@ class RequestRefused(InferenceFailed):
 
     code = "invalid"
 
-    def __init__(self, detail: str, *, field: str = "inputs") -> None:
+    def __init__(
+        self, detail: str, *, field: str = "inputs", openai_code: str | None = None
+    ) -> None:
         super().__init__(detail)
         self.fields = {field: detail}
+        self.openai_code = openai_code
+        """What OpenAI's protocol calls it, if it has a name for it."""
 
 
 class VersionOverloaded(InferenceFailed):
@@ -130,6 +134,7 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
     kind: str
     detail: str
     field: str = ""
+    openai_code: str | None = None
     retry_after_s: float | None = None
 
 
@@ -210,7 +215,9 @@ def failure_of(failure: runtimes.RuntimeFailed) -> InferenceFailed:
     """What a runtime said, as the gateway understands it."""
     match failure:
         case runtimes.RequestRefused():
-            return RequestRefused(failure.detail, field=failure.field)
+            return RequestRefused(
+                failure.detail, field=failure.field, openai_code=failure.openai_code
+            )
         case runtimes.VersionOverloaded():
             return VersionOverloaded(failure.detail, retry_after_s=failure.retry_after_s)
         case runtimes.VersionUnavailable():
@@ -230,6 +237,7 @@ def failed(failure: InferenceFailed) -> Failed:
         kind=type(failure).__name__,
         detail=str(failure),
         field=next(iter(fields), ""),
+        openai_code=getattr(failure, "openai_code", None),
         retry_after_s=getattr(failure, "retry_after_s", None),
     )
 
@@ -237,7 +245,9 @@ def failed(failure: InferenceFailed) -> Failed:
 def _raised(failure: Failed) -> InferenceFailed:
     match failure.kind:
         case "RequestRefused":
-            return RequestRefused(failure.detail, field=failure.field)
+            return RequestRefused(
+                failure.detail, field=failure.field, openai_code=failure.openai_code
+            )
         case "VersionOverloaded":
             return VersionOverloaded(failure.detail, retry_after_s=failure.retry_after_s)
         case "VersionUnavailable":

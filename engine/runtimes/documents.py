@@ -27,6 +27,8 @@ INPUTS: Final[Mapping[str, Kind]] = MappingProxyType(
 """The member of the inputs -> what is asked for."""
 ENVELOPE: Final = frozenset({"id", "object", "created", "model"})
 """What outputs and chunks are without."""
+CONTEXT_EXCEEDED: Final = "context_length_exceeded"
+"""The protocol's name for a request that is longer than the model's context."""
 ASSEMBLED_CHARS_MAX: Final = 1_000_000
 TOKENS_TOLD_MAX: Final = 1_000_000_000
 """Of one request; versions answer freely."""

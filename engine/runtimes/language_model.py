@@ -229,7 +229,7 @@ class LanguageRuntime:
 def _failure(refused: wire.Refused) -> RuntimeFailed:
     match refused.kind:
         case "invalid":
-            return RequestRefused(refused.field, refused.detail)
+            return RequestRefused(refused.field, refused.detail, openai_code=refused.openai_code)
         case "overloaded":
             return VersionOverloaded(refused.detail, retry_after_s=RETRY_AFTER_SECONDS)
         case "closed":

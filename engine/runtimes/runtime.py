@@ -43,10 +43,12 @@ class RequestRefused(RuntimeFailed):
 
     code = "invalid"
 
-    def __init__(self, field: str, detail: str) -> None:
+    def __init__(self, field: str, detail: str, *, openai_code: str | None = None) -> None:
         super().__init__(detail)
         self.field = field
         """The member of the inputs or the parameters."""
+        self.openai_code = openai_code
+        """What OpenAI's protocol calls it, if it has a name for it."""
 
 
 class VersionOverloaded(RuntimeFailed):

@@ -77,6 +77,7 @@ async def test_what_the_bus_says_decides_whether_another_node_is_asked(code: str
         VersionUnavailable("left alone", retry_after_s=12.5),
         VersionOverloaded("busy", retry_after_s=2.5),
         RequestRefused("is empty", field="prompt"),
+        RequestRefused("too long", field="prompt", openai_code="context_length_exceeded"),
     ],
     ids=lambda failure: type(failure).__name__,
 )

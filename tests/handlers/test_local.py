@@ -132,6 +132,12 @@ async def test_a_stream_that_stalls_ends_at_its_limit(way: str):
             executions.RequestRefused("is empty", field="prompt"),
         ),
         (
+            RequestRefused("prompt", "too long", openai_code="context_length_exceeded"),
+            executions.RequestRefused(
+                "too long", field="prompt", openai_code="context_length_exceeded"
+            ),
+        ),
+        (
             VersionOverloaded("busy", retry_after_s=2.0),
             executions.VersionOverloaded("busy", retry_after_s=2.0),
         ),

@@ -29,6 +29,13 @@ from tests.openai.voices import Voices, delta
 MESSAGES: Any = [{"role": "user", "content": "hello"}]
 FAILURES: list[tuple[Exception, type[openai.APIStatusError], str, str | None, str | None]] = [
     (
+        RequestRefused("too long", field="messages", openai_code="context_length_exceeded"),
+        openai.BadRequestError,
+        "invalid_request_error",
+        "messages",
+        "context_length_exceeded",
+    ),
+    (
         RequestRefused("max_tokens: more than 512", field="max_tokens"),
         openai.BadRequestError,
         "invalid_request_error",

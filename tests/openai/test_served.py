@@ -123,6 +123,19 @@ async def test_what_the_model_refuses_names_its_member(
     assert (raised.value.param or "").startswith(param)
 
 
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+async def test_what_is_longer_than_the_context_is_called_so(
+    real: openai.AsyncOpenAI, streamed: bool
+):
+    with pytest.raises(openai.BadRequestError) as raised:
+        await real.chat.completions.create(
+            model="chat",
+            messages=[{"role": "user", "content": "1 " * 12_000}],
+            stream=streamed,
+        )
+    assert raised.value.code == "context_length_exceeded"
+
+
 async def test_a_model_that_writes_texts_has_no_embeddings(real: openai.AsyncOpenAI):
     with pytest.raises(openai.BadRequestError, match="embeddings"):
         await real.embeddings.create(model="chat", input="hello")

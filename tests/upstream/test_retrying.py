@@ -204,3 +204,15 @@ def test_the_member_that_a_refusal_is_about_is_known_when_it_was_named(
     failure = refused(400, msgspec.json.encode({"error": error}))
     assert isinstance(failure, Invalid)
     assert failure.field == field
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [("context_length_exceeded", "context_length_exceeded"), ("sk-secret", None), (400, None)],
+)
+def test_a_request_that_is_too_long_is_called_so_as_the_protocol_does(
+    code: object, told: str | None
+) -> None:
+    failure = refused(400, msgspec.json.encode({"error": {"message": "too long", "code": code}}))
+    assert isinstance(failure, Invalid)
+    assert failure.openai_code == told

@@ -427,7 +427,8 @@ def test_every_failure_of_a_call_has_the_code_of_its_failure_of_a_version(
 ) -> None:
     failure = kind.__new__(kind)
     UpstreamFailed.__init__(failure, "as the test wants it")
-    vars(failure).setdefault("field", None)
+    for member in ("field", "openai_code"):
+        vars(failure).setdefault(member, None)
     mapped = runtime_failure(failure)
     assert mapped.code == kind.code
     assert mapped.detail == "as the test wants it"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from engine.batching import Chunk, Ending, Priority, Request, TokenBytes
+from engine.runtimes.documents import CONTEXT_EXCEEDED
 from engine.runtimes.language.asking import SEEDS, TEXT_TOKENS, Asked
 from engine.runtimes.language.chat import chat_prompt, completion_prompt
 from engine.runtimes.language.prompting import Prompt
@@ -79,7 +80,7 @@ def tokens_of(prompt: Prompt, tokenizer: Tokenizer, context_tokens: int) -> list
     texts = [message.content for message in prompt.messages or ()] or [prompt.text or ""]
     least = sum(map(len, texts)) // tokenizer.token_chars_max
     if least >= context_tokens:  # without taking the time to count
-        raise RequestRefused(_field(prompt), f"more than {least} tokens, of {context_tokens}")
+        raise _too_long(_field(prompt), f"more than {least} tokens, of {context_tokens}")
     if prompt.messages is not None:
         return chat_prompt(tokenizer, prompt.messages)
     return completion_prompt(tokenizer, prompt.text or "")
@@ -99,11 +100,11 @@ def requests_of(
     for prompt, tokens in zip(asked.prompts, prompts, strict=True):
         room = context_tokens - len(tokens)
         if room < 1:
-            raise RequestRefused(
+            raise _too_long(
                 _field(prompt), f"{len(tokens)} tokens; the context is {context_tokens}"
             )
         if asked.max_tokens is not None and asked.max_tokens > room:
-            raise RequestRefused(
+            raise _too_long(
                 "max_tokens", f"the prompt leaves room for {room} of {context_tokens} tokens"
             )
         default = TEXT_TOKENS if asked.kind == "text" else max_tokens
@@ -125,3 +126,7 @@ def requests_of(
 
 def _field(prompt: Prompt) -> str:
     return "prompt" if prompt.messages is None else "messages"
+
+
+def _too_long(field: str, detail: str) -> RequestRefused:
+    return RequestRefused(field, detail, openai_code=CONTEXT_EXCEEDED)

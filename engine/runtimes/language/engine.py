@@ -23,6 +23,7 @@ from engine.batching import (
     Serving,
 )
 from engine.runtimes.configs import LanguageConfig
+from engine.runtimes.documents import CONTEXT_EXCEEDED
 from engine.runtimes.language.asking import Asked
 from engine.runtimes.language.choices import Choice, requests_of, tokens_of
 from engine.runtimes.language.decoder import empty_cache
@@ -239,11 +240,11 @@ def _refusal(order: Answer, error: Exception) -> Refusal:
     field = "messages" if order.asked.kind == "chat" else "prompt"
     match error:
         case RequestRefused():
-            return Refusal(request, "invalid", error.field, error.detail)
+            return Refusal(request, "invalid", error.field, error.detail, error.openai_code)
         case RequestInvalid():
             return Refusal(request, "invalid", error.field, error.detail)
         case ContextExceeded() | NeverFits():
-            return Refusal(request, "invalid", field, f"would take {error}")
+            return Refusal(request, "invalid", field, f"would take {error}", CONTEXT_EXCEEDED)
         case QueueFull():
             return Refusal(request, "overloaded", "", str(error))
         case Closed():

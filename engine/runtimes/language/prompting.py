@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from engine.runtimes.documents import CONTEXT_EXCEEDED
 from engine.runtimes.language.chat import Message, Role
 from engine.runtimes.language.texts import check_text
 from engine.runtimes.runtime import RequestRefused
@@ -86,7 +87,8 @@ def _is_token(value: Any) -> bool:
 
 def _check_chars(field: str, chars: int, chars_max: int) -> None:
     if chars > chars_max:
-        raise RequestRefused(field, f"{chars} characters; at most {chars_max}")
+        detail = f"{chars} characters; at most {chars_max}"
+        raise RequestRefused(field, detail, openai_code=CONTEXT_EXCEEDED)
 
 
 def _message(message: Any, field: str) -> Message:

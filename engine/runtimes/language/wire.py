@@ -123,6 +123,7 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused"):
     kind: Literal["invalid", "overloaded", "closed", "failed"]
     field: str
     detail: str
+    openai_code: str | None = None
 
 
 class Done(msgspec.Struct, frozen=True, array_like=True, tag="done"):

@@ -62,8 +62,11 @@ def runtime_failure(failure: UpstreamFailed) -> RuntimeFailed:
     """What a call raised, as a runtime raises it."""
     match failure.code:
         case "invalid":
-            field = failure.field if isinstance(failure, Invalid) else None
-            return RequestRefused(field or "inputs", failure.detail)
+            if not isinstance(failure, Invalid):
+                return RequestRefused("inputs", failure.detail)
+            return RequestRefused(
+                failure.field or "inputs", failure.detail, openai_code=failure.openai_code
+            )
         case "overloaded":
             return VersionOverloaded(failure.detail, retry_after_s=failure.retry_after_s)
         case "unavailable":

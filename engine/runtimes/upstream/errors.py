@@ -121,11 +121,19 @@ class Invalid(Refused):
     code = "invalid"
 
     def __init__(
-        self, detail: str, *, status: int, retry_after_s: float | None, field: str | None = None
+        self,
+        detail: str,
+        *,
+        status: int,
+        retry_after_s: float | None,
+        field: str | None = None,
+        openai_code: str | None = None,
     ) -> None:
         super().__init__(detail, status=status, retry_after_s=retry_after_s)
         self.field = field
         """The member of the request that it named, if it did."""
+        self.openai_code = openai_code
+        """What it called the refusal, if it is one of the protocol's names for it."""
 
 
 class NotCalled(UpstreamFailed):

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from engine.runtimes.documents import CONTEXT_EXCEEDED
 from engine.runtimes.upstream.errors import Busy, Invalid, Refused
 
 REFUSAL_BYTES_MAX: Final = 16 * 2**10
@@ -37,9 +38,15 @@ def refusal_of(
         return Busy(detail, status=status, retry_after_s=after_s)
     if status not in _ABOUT_THE_REQUEST:
         return Refused(detail, status=status, retry_after_s=after_s)
-    said, field = _said_in(body, secret)
-    detail = f"{detail}: {said}" if said else detail
-    return Invalid(detail, status=status, retry_after_s=after_s, field=field)
+    document = _decoded(body)
+    said = _said_in(document, secret)
+    return Invalid(
+        f"{detail}: {said}" if said else detail,
+        status=status,
+        retry_after_s=after_s,
+        field=_field_in(document),
+        openai_code=_code_in(document),
+    )
 
 
 def retry_after_seconds(value: str | None, *, now: datetime) -> float | None:
@@ -65,16 +72,19 @@ def _phrase(status: int) -> str:
         return ""
 
 
-def _said_in(body: bytes, secret: str | None) -> tuple[str, str | None]:
-    """The message, and the member of the request that it is about."""
+def _decoded(body: bytes) -> Any:
+    """None for what is no JSON."""
     try:
-        document = msgspec.json.decode(body)
+        return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return "", None
+        return None
+
+
+def _said_in(document: Any, secret: str | None) -> str:
     said = _message_in(document)
     if secret is not None:
         said = said.replace(secret, "***")
-    return _UNPRINTABLE.sub(" ", said)[:SAID_CHARS_MAX], _field_in(document)
+    return _UNPRINTABLE.sub(" ", said)[:SAID_CHARS_MAX]
 
 
 def _message_in(document: Any) -> str:
@@ -86,6 +96,15 @@ def _message_in(document: Any) -> str:
 
 
 def _field_in(document: Any) -> str | None:
-    error = document.get("error") if isinstance(document, dict) else None
-    field = error.get("param") if isinstance(error, dict) else None
+    """The member of the request that it is about."""
+    field = _member_in(document, "param")
     return field if isinstance(field, str) and _FIELD.fullmatch(field) else None
+
+
+def _code_in(document: Any) -> str | None:
+    return CONTEXT_EXCEEDED if _member_in(document, "code") == CONTEXT_EXCEEDED else None
+
+
+def _member_in(document: Any, name: str) -> Any:
+    error = document.get("error") if isinstance(document, dict) else None
+    return error.get(name) if isinstance(error, dict) else None

@@ -66,5 +66,5 @@ def _code(error: Exception, problem: Problem) -> str | None:
     if isinstance(error, HTTPException) and problem.status in (404, 405):
         return "unknown_url"
     if problem.code == "invalid":
-        return None
+        return getattr(error, "openai_code", None)
     return _CODES.get(problem.code, problem.code)
