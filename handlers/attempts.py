@@ -39,6 +39,8 @@ from handlers.traffic.windows import Windows
 RETRY_SECONDS: Final = 0.02
 NOT_SERVED_SECONDS: Final = 5.0
 """How long a request waits for some node to serve its version."""
+NODE_DEATHS_MAX: Final = 2
+"""A request that so many nodes have died over may be what they die of: it is not asked again."""
 
 Answer = TypeVar("Answer")
 Ask: TypeAlias = Callable[[VersionRef, Execution], Awaitable[Answer]]
@@ -96,10 +98,12 @@ class Served(msgspec.Struct, Generic[Answer], frozen=True, kw_only=True):
 class _Way:
     """How far one request has come."""
 
-    __slots__ = ("attempts", "failures", "given_up", "waits_since")
+    __slots__ = ("attempts", "deaths", "failures", "given_up", "waits_since")
 
     def __init__(self, began: float) -> None:
         self.attempts = 0
+        self.deaths = 0
+        """Of nodes that had it."""
         self.waits_since = began
         """Until then some node had it, if one ever did."""
         self.given_up: set[str] = set()
@@ -115,6 +119,9 @@ class _Way:
     def failed(self, passage: Passage, failure: InferenceFailed) -> None:
         if self.failures and not isinstance(failure, NotServed):
             self.given_up.add(passage.version)
+        if isinstance(failure, NodeDied):
+            self.deaths += 1
+            self.waits_since = time.perf_counter()
         self.failures.append((passage, failure))
 
     def again(self) -> Passage | None:
@@ -161,10 +168,8 @@ class Attempts:
                 served = await self._round(asked, way, ask)
                 if served is not None:
                     return served
-                if isinstance(way.failure, NodeDied):
-                    way.waits_since = time.perf_counter()
                 ends = min(asked.began + asked.deadline_s, way.waits_since + NOT_SERVED_SECONDS)
-                is_retried = isinstance(way.failure, NotServed)
+                is_retried = isinstance(way.failure, NotServed) and way.deaths < NODE_DEATHS_MAX
                 if not (is_retried and await _time_is_left(ends)):
                     raise way.failure
         finally:

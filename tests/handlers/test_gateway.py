@@ -129,6 +129,19 @@ async def test_what_a_node_died_over_is_asked_again_however_long_it_had_it(
     assert await rig.outcomes() == [("1.0.0", "answered")]
 
 
+async def test_a_request_that_nodes_die_of_does_not_kill_them_all(world: World):
+    async def dies(wanted: VersionRef, execution: Execution) -> Executed:
+        raise NodeDied("killed")
+
+    executor = FakeExecutor(**{"1.0.0": dies})
+    rig = Rig(world, executor)
+    with pytest.raises(NodeDied):
+        await rig.infer(deadline_s=3_600)
+    assert len(executor.asked) == module.NODE_DEATHS_MAX
+    assert await rig.outcomes() == [("1.0.0", "unavailable")]
+    assert rig.under_way() == {}
+
+
 @pytest.mark.parametrize(
     ("behaviour", "error"), [(fails, VersionFailed), (is_late, DeadlineExceeded)]
 )
