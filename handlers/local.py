@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import AsyncExitStack, aclosing, contextmanager
 from typing import Any, Final
 
 from engine.runtimes import NotResident, Residency, Runtime, RuntimeFailed, Streaming
@@ -77,18 +77,23 @@ class LocalExecutor:
                         yield Chunk(outputs=outputs, runtime_ms=_since(began))
 
     async def serve(self, ref: VersionRef) -> Served:
-        """Answer for the version on the bus until the service is stopped. Raises LogUnavailable."""
-        request = await self._bus.serve(
-            subject_of(ref), lambda _, payload: self._answer(ref, payload), queue=QUEUE
-        )
-        stream = await self._bus.serve_stream(
-            stream_subject_of(ref),
-            lambda _, payload: self._answer_stream(ref, payload),
-            queue=QUEUE,
-        )
-        cancel = await self._bus.listen(
-            cancel_subject_of(ref), lambda _, payload: self._cancel(ref, payload)
-        )
+        """Answer for the version on the bus until the service is stopped. Raises LogUnavailable;
+        then it is not answered for in any way."""
+        async with AsyncExitStack() as half_way:
+            request = await self._bus.serve(
+                subject_of(ref), lambda _, payload: self._answer(ref, payload), queue=QUEUE
+            )
+            half_way.push_async_callback(request.stop)
+            stream = await self._bus.serve_stream(
+                stream_subject_of(ref),
+                lambda _, payload: self._answer_stream(ref, payload),
+                queue=QUEUE,
+            )
+            half_way.push_async_callback(stream.stop)
+            cancel = await self._bus.listen(
+                cancel_subject_of(ref), lambda _, payload: self._cancel(ref, payload)
+            )
+            half_way.pop_all()
         return Served((request, stream), cancels=cancel)
 
     async def _answer(self, ref: VersionRef, payload: bytes) -> bytes:

@@ -17,6 +17,7 @@ from engine.runtimes import (
     VersionUnavailable,
 )
 from events.catalogue.models import VersionRegistered
+from events.errors import LogUnavailable
 from handlers import executions
 from handlers.executions import BusExecutor, DeadlineExceeded, Execution, NotServed
 from handlers.local import LocalExecutor
@@ -172,3 +173,19 @@ async def test_a_version_that_is_not_here_is_not_served(way: str):
             await ways[way].execute(ref("2.0.0"), asking("a story"))
         with pytest.raises(NotServed):
             await anext(ways[way].stream(ref("2.0.0"), asking("a story")))
+
+
+async def test_a_version_that_cannot_be_answered_for_in_every_way_is_not_in_any(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    bus = FakeBus()
+
+    async def away(subject: str, handler: object):
+        raise LogUnavailable("not connected")
+
+    monkeypatch.setattr(bus, "listen", away)
+    residency = Residency(budget_bytes=10, create=lambda _: Storyteller(), pinned=lambda: ())
+    local = LocalExecutor(node_id="n1", residency=residency, bus=bus)
+    with pytest.raises(LogUnavailable):
+        await local.serve(REF)
+    assert bus.services == bus.streams == []
