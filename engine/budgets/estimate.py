@@ -37,7 +37,8 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def total(self) -> int:
-        return self.prompt + self.completion
+        """At least one: an account with nothing reserved may be forgotten."""
+        return max(1, self.prompt + self.completion)
 
 
 def estimate(inputs: Any, parameters: Mapping[str, Any]) -> Estimate:

@@ -73,10 +73,6 @@ class Reservation:
         account.unreported += tokens
         account.settle(int(now), tokens)
 
-    def release(self, *, now: float) -> None:
-        """Nothing was computed."""
-        self.settle(0, now=now)
-
 
 class Ledger:
     """Of one gateway. `now` is in seconds since 1970, by a clock that is never set back."""

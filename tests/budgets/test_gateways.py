@@ -115,6 +115,15 @@ async def test_what_one_gateway_uses_the_other_knows(stage: Stage) -> None:
         assert left(two) == 700
 
 
+async def test_a_request_that_seemed_to_ask_for_nothing_is_settled_as_any(stage: Stage) -> None:
+    one = stage.gateway("one-a")
+    with one.spending("acme", "k1", {"input": ""}, {}) as spending:
+        for _ in range(2):
+            await one.report()
+        spending.tell(used(300))
+    assert left(one) == 700
+
+
 async def test_a_gateway_that_starts_again_knows_what_its_earlier_self_used(stage: Stage) -> None:
     first = stage.gateway("one-a")
     spend(first, 300)

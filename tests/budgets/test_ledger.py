@@ -53,14 +53,14 @@ def test_a_reservation_counts_once_whatever_it_is_told_later() -> None:
     reservation = admitted(ledger, 100)
     reservation.settle(30, now=NOON)
     reservation.settle(90, now=NOON)
-    reservation.release(now=NOON)
+    reservation.settle(0, now=NOON)
     assert ledger.standing(KEY, budget=100, now=NOON).remaining == 70
     assert ledger.report(now=NOON) == {"acme": {"k1": KeyUse(settled=30)}}
 
 
-def test_a_released_reservation_leaves_nothing() -> None:
+def test_a_reservation_that_was_not_used_leaves_nothing() -> None:
     ledger = Ledger("g1")
-    admitted(ledger, 100).release(now=NOON)
+    admitted(ledger, 100).settle(0, now=NOON)
     assert ledger.standing(KEY, budget=100, now=NOON).remaining == 100
     assert ledger.report(now=NOON) == {}
 
