@@ -25,7 +25,9 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     """Swaps in a round, each followed by a rollback."""
     inferences: int = 1_000
     chats: int = 1_000
-    """With an upstream: in a round, at a steady rate and again as fast as they are answered."""
+    """With an upstream, in a round, as fast as they are answered."""
+    paced_chats: int = 400
+    """Likewise, at a steady rate."""
     chat_connections: tuple[int, ...] = (1, 16, 64)
     """Over which they come, one number after the other."""
     scheduled_steps: int = 200
@@ -74,6 +76,7 @@ QUICK: Final = Sizes(
     switches=10,
     inferences=300,
     chats=300,
+    paced_chats=200,
     scheduled_steps=100,
     generated=128,
     generated_singly=16,

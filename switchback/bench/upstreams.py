@@ -67,7 +67,7 @@ class Lane:
         for target in (mock, gateway):
             request = chat_request(target, ENDPOINT, self._way)
             steady = await stage.call(
-                paced_chats, target, request, connections, sizes.chats, sizes.rate_per_s
+                paced_chats, target, request, connections, sizes.paced_chats, sizes.rate_per_s
             )
             fast = await stage.call(flood_chats, target, request, connections, sizes.chats)
             figures.append((steady, fast))

@@ -18,6 +18,7 @@ TINY: Final = Sizes(
     switches=2,
     inferences=20,
     chats=20,
+    paced_chats=20,
     chat_connections=(1, 4),
     scheduled_steps=10,
     scheduled_requests=200,
