@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
+from structlog.testing import CapturingLogger
 
 from events import Position
 from events.catalogue.endpoints import Analysis, Policy, RolloutAdvanced, RolloutStarted
@@ -173,6 +173,14 @@ async def test_a_check_that_ends_later_counts_then_and_under_the_policy_of_its_r
     assert await rig.told() == {}, "it is told once"
 
 
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
+    """What is said of checks."""
+    logger = CapturingLogger()
+    monkeypatch.setattr(checks, "_log", logger)
+    return logger
+
+
 def raises(inputs: Any, outputs: Any) -> bool:
     raise KeyError("score")
 
@@ -182,16 +190,17 @@ def exits(inputs: Any, outputs: Any) -> bool:
 
 
 @pytest.mark.parametrize("function", [raises, exits, lambda *_: 0, lambda *_: None])
-async def test_a_function_that_raises_or_returns_no_bool_makes_no_answer_bad(function: Any):
+async def test_a_function_that_raises_or_returns_no_bool_makes_no_answer_bad(
+    function: Any, logged: CapturingLogger
+):
     rig = Rig(function)
-    with capture_logs() as logs:
-        rig.answer(2, 7)
-        rig.answer(2, 7)
-        told = (await rig.told())[2, "1.0.0"]
+    rig.answer(2, 7)
+    rig.answer(2, 7)
+    told = (await rig.told())[2, "1.0.0"]
     assert told.checks == CheckWindow(failed=2)
     assert told.units == Units(seen=1)
-    [line] = logs
-    assert (line["log_level"], line["check"]) == ("warning", "right")
+    [line] = logged.calls
+    assert (line.method_name, line.kwargs["check"]) == ("warning", "right")
 
 
 async def test_a_function_that_this_gateway_does_not_know_makes_no_answer_bad():
@@ -226,15 +235,14 @@ async def test_a_function_that_hangs_is_given_up(
 
 
 async def test_what_finds_no_room_is_dropped_and_counted(
-    gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+    gate: threading.Event, monkeypatch: pytest.MonkeyPatch, logged: CapturingLogger
 ):
     monkeypatch.setattr(checks, "CHECKS_MAX", 2)
     rig = Rig(lambda *_: gate.wait())
-    with capture_logs() as logs:
-        for _ in range(5):
-            rig.answer(2)
+    for _ in range(5):
+        rig.answer(2)
     assert rig.checks.under_way == 2
-    assert [line["event"] for line in logs] == ["an answer found no room to be checked"]
+    assert [line.args for line in logged.calls] == [("an answer found no room to be checked",)]
     gate.set()
     assert await rig.checked() == {(2, "1.0.0"): CheckWindow(checked=2, dropped=3, keys=2)}
 

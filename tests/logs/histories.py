@@ -18,7 +18,7 @@ async def plain_lifecycle(record: Recorder) -> None:
     """From nothing to a canary, a swap, a rollback, a retired version and a revoked key."""
     await begin(record)
     await record.tenant(tenant.SetQuota(quota=Quota(requests_per_s=500, models_max=10)))
-    artifact = Artifact(uri="builtin://facts-2", sha256="ab" * 32, size_bytes=4_096)
+    artifact = Artifact(uri="file:///srv/models/fraud-2", sha256="ab" * 32, size_bytes=4_096)
     await record.register(
         "2.0.0",
         artifact=artifact,

@@ -166,7 +166,7 @@ async def test_a_model_whose_process_hangs_is_left_out_until_it_goes_on(
         assert (await samples(http, model="facts"))["switchback_batch_max"]
         (model,) = (
             child
-            for child in psutil.Process().children(recursive=True)
+            for child in psutil.Process().children()
             if "engine.runtimes.language.host" in child.cmdline()
         )
         monkeypatch.setattr(batching, "STATISTICS_SECONDS", 0.05)

@@ -463,6 +463,8 @@ async def test_a_node_is_shown_drained_and_gone(system: System, caller: Caller):
         assert node["state"] == "joined"
         assert node["memory_budget_bytes"] == settings.node_memory_bytes
         assert {"echo", "python"} <= set(node["runtimes"])
+        batching = await caller.call("GET", "/nodes/spare/batching", status=200)
+        assert batching == {"node": "spare", "items": [], "unanswered": []}
         names = [n["id"] for n in (await caller.call("GET", "/nodes", status=200))["items"]]
         assert names == ["local", "spare"]
         drained = await caller.call("POST", "/nodes/spare/drain", status=200, json={"reason": "r"})
@@ -495,6 +497,11 @@ async def test_tenants_keys_and_quotas(system: System, caller: Caller):
     listed = await caller.call("GET", "/tenants/acme/keys", status=200)
     assert [key["id"] for key in listed["items"]] == [issued["id"]]
     assert issued["key"] not in json.dumps(listed)
+    budget = f"/tenants/acme/keys/{issued['id']}/budget"
+    bounded = await caller.call("PUT", budget, status=200, json={"tokens_per_minute": 500})
+    assert bounded["tokens_per_minute"] == 500
+    [listed] = (await caller.call("GET", "/tenants/acme/keys", status=200))["items"]
+    assert listed["tokens_per_minute"] == 500
     headers = {"Authorization": f"Bearer {issued['key']}"}
     async with httpx.AsyncClient(base_url=system.url, headers=headers) as http:
         acme = Caller(http)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from structlog.testing import capture_logs
+from structlog.testing import CapturingLogger
 
 from engine.runtimes import (
     LoadFailed,
@@ -26,6 +26,7 @@ from engine.runtimes import (
     create_runtime,
 )
 from engine.runtimes.upstream import UpstreamConfig, UpstreamRuntime
+from engine.runtimes.upstream import runtime as module
 from engine.runtimes.upstream.asking import call_of, runtime_failure
 from engine.runtimes.upstream.errors import UpstreamFailed
 from engine.runtimes.upstream.health import HEALTHY, sick
@@ -159,16 +160,19 @@ async def test_operators_say_which_variables_hold_keys(
     await runtime.close()
 
 
-async def test_health_is_told_when_it_changes_and_only_then(load: Load) -> None:
+async def test_health_is_told_when_it_changes_and_only_then(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
     runtime = await load()
     watch = runtime._watch
     assert runtime.health == HEALTHY
-    with capture_logs() as logs:
-        for found in (HEALTHY, sick("gone"), sick("gone"), sick("gone"), HEALTHY, HEALTHY):
-            watch.take(found)
-    assert [entry["event"] for entry in logs] == ["upstream is not well", "upstream is well"]
-    assert logs[0]["detail"] == "gone"
-    assert SECRET not in str(logs)
+    told = CapturingLogger()
+    monkeypatch.setattr(module, "_log", told)
+    for found in (HEALTHY, sick("gone"), sick("gone"), sick("gone"), HEALTHY, HEALTHY):
+        watch.take(found)
+    assert [call.args for call in told.calls] == [("upstream is not well",), ("upstream is well",)]
+    assert told.calls[0].kwargs["detail"] == "gone"
+    assert SECRET not in str(told.calls)
 
 
 async def test_a_version_whose_upstream_goes_away_stays_loaded(load: Load) -> None:
