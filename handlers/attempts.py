@@ -39,6 +39,8 @@ from handlers.traffic.windows import Windows
 RETRY_SECONDS: Final = 0.02
 NOT_SERVED_SECONDS: Final = 5.0
 """How long a request waits for some node to serve its version."""
+LAST_MOMENT_SECONDS: Final = 0.001
+"""What is left, at least, to whoever is still asked: no time at all would be nonsense to some."""
 NODE_DEATHS_MAX: Final = 2
 """A request that so many nodes have died over may be what they die of: it is not asked again."""
 
@@ -219,7 +221,7 @@ class Attempts:
         execution = Execution(
             inputs=asked.inputs,
             parameters=asked.parameters,
-            timeout_s=asked.deadline_s - (began - asked.began),
+            timeout_s=max(asked.deadline_s - (began - asked.began), LAST_MOMENT_SECONDS),
             request_id=asked.request_id,
         )
         try:
