@@ -247,18 +247,21 @@ class NodeWorker:
         return outcome.position
 
     async def _end(self, controls: list[Service]) -> None:
-        for control in controls:
-            await control.stop()
-        await self._leave()
-        await self._let_go()  # last: who takes it joins, and must not be told to have left
-
-    async def _leave(self) -> None:
+        await asyncio.gather(*(control.stop() for control in controls))
         await self._loader.stop()
+        is_heard = await self._leave()
+        await self._residency.close()
+        if is_heard:  # last: who takes it joins, and must not be told to have left
+            await self._let_go()
+
+    async def _leave(self) -> bool:
+        """Whether the log heard of it; a lease runs out by itself."""
         try:
             await self._report(node.Leave())
         except (LogError, Refused) as error:
             _log.warning("left without saying so", node=self.node_id, error=str(error))
-        await self._residency.close()
+            return isinstance(error, Refused)
+        return True
 
     async def _let_go(self) -> None:
         await let_go(self._leases, f"node.{self.node_id}", holder=self._holder)

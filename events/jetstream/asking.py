@@ -57,16 +57,22 @@ class Asking:
                 left_s = ends_at - loop.time()
                 if left_s <= 0:
                     raise RequestTimeout(subject, timeout_s)
-                waiting.has_news = False
-                await asyncio.wait({waiting.reply}, timeout=min(left_s, SILENT_SECONDS))
-                if left_s > SILENT_SECONDS and await self._is_silent(waiting):
-                    raise ServerDied(subject, timeout_s)
+                await self._wait(waiting, subject, left_s=left_s)
             return waiting.reply.result()
         finally:
             del self._waiting[token]
 
-    async def _is_silent(self, waiting: _Waiting) -> bool:
-        return not waiting.has_news and await connected(self._client) and not waiting.has_news
+    async def _wait(self, waiting: _Waiting, subject: str, *, left_s: float) -> None:
+        """For the reply, or a while. Raises ServerDied."""
+        waiting.has_news = False
+        reconnects = self._client.stats["reconnects"]
+        await asyncio.wait({waiting.reply}, timeout=min(left_s, SILENT_SECONDS))
+        if waiting.has_news or left_s <= SILENT_SECONDS:
+            return
+        # A server that was cut off together with us may come back a little later than we.
+        is_known = await connected(self._client) and reconnects == self._client.stats["reconnects"]
+        if is_known and not waiting.has_news:
+            raise ServerDied(subject, left_s)
 
     async def _opened(self) -> str:
         if self._inbox is None:

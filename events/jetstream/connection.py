@@ -126,11 +126,13 @@ class JetStream:
 
 async def _close(client: Client) -> None:
     """Without a server, nats-py (2.16.0) fails on what it had still to send and leaves its tasks
-    behind; by then it has thrown that away, and a second attempt ends well."""
+    behind; with that thrown away, a second attempt ends well. uvloop says RuntimeError of a
+    transport that is closed."""
     try:
         await client.close()
-    except OSError:
+    except (OSError, RuntimeError):
         client._status = Client.DISCONNECTED
+        client._pending, client._pending_data_size = [], 0
         await client.close()
 
 

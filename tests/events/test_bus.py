@@ -11,6 +11,7 @@ from typing import Any
 import nats
 import pytest
 import pytest_asyncio
+import uvloop
 from nats.aio.msg import Msg
 
 from events import LogUnavailable
@@ -410,7 +411,7 @@ async def test_a_server_that_dies_is_known_by_its_silence(
     monkeypatch.setattr(bus_module, "SILENT_SECONDS", 0.05)
     client = await nats.connect(nats_url)
     await client.subscribe("inf.acme.dead")
-    await client.flush()
+    await serving.heard(client)
     with pytest.raises(ServerDied):
         await jetstream.bus.request("inf.acme.dead", b"", timeout_s=3_600)
     with pytest.raises(ServerDied):
@@ -461,7 +462,7 @@ async def test_a_server_that_lives_may_take_its_time(
 async def test_nothing_is_known_of_a_server_while_we_are_cut_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asking, "SILENT_SECONDS", 0.05)
+    monkeypatch.setattr(asking, "SILENT_SECONDS", 0.5)
     started, go_on = asyncio.Event(), asyncio.Event()
 
     async def hold(subject: str, payload: bytes) -> bytes:
@@ -486,10 +487,21 @@ async def test_nothing_is_known_of_a_server_while_we_are_cut_off(
         assert await asked == b"done"
 
 
-async def test_closing_without_a_server_ends(tmp_path: Path) -> None:
-    async with NatsServer(tmp_path / "nats") as server:
+async def closed_without_a_server(directory: Path) -> None:
+    async with NatsServer(directory / "nats") as server:
         async with JetStream.connect(server.url) as jetstream:
             await jetstream.bus.serve("inf.acme.x", echo, queue="nodes")
             server.kill()
             await until(lambda: not jetstream.connected)
+            await jetstream._client.publish("inf.acme.x", b"nobody will ever get this")
         assert not jetstream.connected
+
+
+async def test_closing_without_a_server_ends(tmp_path: Path) -> None:
+    await closed_without_a_server(tmp_path)
+
+
+@pytest.mark.slow
+async def test_closing_without_a_server_ends_on_uvloop_too(tmp_path: Path) -> None:
+    """What processes run on; it fails otherwise."""
+    await asyncio.to_thread(uvloop.run, closed_without_a_server(tmp_path))

@@ -23,7 +23,14 @@ NODE = "node-1"
 class Roles:
     """A gateway and nodes. As a `tests.system.System` it is the gateway, and the node NODE."""
 
-    def __init__(self, directory: Path, environment: Mapping[str, str], stack: AsyncExitStack):
+    def __init__(
+        self,
+        nats: NatsServer,
+        directory: Path,
+        environment: Mapping[str, str],
+        stack: AsyncExitStack,
+    ) -> None:
+        self.nats = nats
         self._directory = directory
         self._environment = environment
         self._stack = stack
@@ -88,7 +95,8 @@ async def roles(directory: Path) -> AsyncIterator[Roles]:
             "SWITCHBACK_SECRET": "shared by every gateway of this cluster",
             "SWITCHBACK_LEASE_TTL_S": str(LEASE_SECONDS),
         }
-        playing = Roles(directory, environment, stack)
+        playing = Roles(nats, directory, environment, stack)
+        playing._nats = nats
         await playing.start("projector")  # makes the streams and tables
         await asyncio.gather(*(playing.start(name) for name in ("reactor", NODE, "gateway-1")))
         await playing.connect()
