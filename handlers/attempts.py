@@ -21,15 +21,12 @@ from handlers.executions import (
     UNEXPECTED,
     Chunk,
     EndpointUnknown,
-    Executed,
     Execution,
-    Executor,
     InferenceFailed,
     NodeDied,
     NotServed,
     RequestRefused,
     RequestTimedOut,
-    VersionFailed,
 )
 from handlers.routes import Route, ref_of
 from handlers.routing import Routing
@@ -152,13 +149,10 @@ class Attempts:
         self,
         *,
         routing: Routing,
-        executors: tuple[Executor, ...],
         windows: Windows,
         clock: Callable[[], float],
     ) -> None:
         self._routing = routing
-        self._executors = executors
-        """In order of preference: what is nearest comes first, the bus last."""
         self._windows = windows
         self._clock = clock
 
@@ -176,24 +170,6 @@ class Attempts:
                     raise way.failure
         finally:
             way.end()
-
-    async def execute(self, ref: VersionRef, execution: Execution) -> Executed:
-        """A whole answer. Raises InferenceFailed."""
-        for executor in self._executors[:-1]:
-            try:
-                return await executor.execute(ref, execution)
-            except NotServed:
-                continue
-        return await self._executors[-1].execute(ref, execution)
-
-    async def begin(self, ref: VersionRef, execution: Execution) -> Begun:
-        """An answer of which the first piece is here. Raises InferenceFailed."""
-        for executor in self._executors[:-1]:
-            try:
-                return await _begun(executor.stream(ref, execution))
-            except NotServed:
-                continue
-        return await _begun(self._executors[-1].stream(ref, execution))
 
     async def _round(self, asked: Asked, way: _Way, ask: Ask[Answer]) -> Served[Answer] | None:
         """Ask the version that is chosen now, then its fallbacks; None when all have failed."""
@@ -271,13 +247,6 @@ class Attempts:
             now_ms=now_ms,
             key=None if key is asked.request_id else decision.bucket,
         )
-
-
-async def _begun(chunks: AsyncGenerator[Chunk, None]) -> Begun:
-    try:
-        return Begun(first=await anext(chunks), rest=chunks)
-    except StopAsyncIteration:
-        raise VersionFailed("the answer is empty") from None
 
 
 async def _time_is_left(ends: float) -> bool:

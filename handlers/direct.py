@@ -11,17 +11,16 @@ import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from events.catalogue.nodes import VersionRef
 from handlers.attempts import NOT_SERVED_SECONDS, RETRY_SECONDS
 from handlers.executions import (
     EndpointUnknown,
-    Executed,
     Execution,
     Executor,
     InferenceFailed,
     NotServed,
 )
 from handlers.gateway import Inference
+from handlers.nearest import Nearest
 from handlers.routes import ref_of
 from handlers.routing import Routing
 
@@ -36,9 +35,9 @@ class Direct:
     """Answers by the version that was asked for, if the endpoint holds it ready."""
 
     def __init__(self, *, routing: Routing, executors: tuple[Executor, ...]) -> None:
+        """`executors`: in order of preference, as the gateway's."""
         self._routing = routing
-        self._executors = executors
-        """In order of preference, as the gateway's."""
+        self._nearest = Nearest(executors)
 
     async def infer_version(
         self,
@@ -70,7 +69,7 @@ class Direct:
                 request_id=request_id,
             )
             try:
-                executed = await self._attempt(ref, execution)
+                executed = await self._nearest.execute(ref, execution)
                 break
             except InferenceFailed as failure:
                 is_over = spent_s + RETRY_SECONDS >= min(deadline_s, NOT_SERVED_SECONDS)
@@ -89,11 +88,3 @@ class Direct:
             attempts=attempts,
             request_id=request_id,
         )
-
-    async def _attempt(self, ref: VersionRef, execution: Execution) -> Executed:
-        for executor in self._executors[:-1]:
-            try:
-                return await executor.execute(ref, execution)
-            except NotServed:
-                continue
-        return await self._executors[-1].execute(ref, execution)

@@ -24,6 +24,7 @@ from handlers.attempts import Asked, Attempts, Served
 from handlers.checks import NO_CHECKS, Checks
 from handlers.comparators import NO_FUNCTIONS, Comparators
 from handlers.executions import Executor
+from handlers.nearest import Nearest
 from handlers.routes import ref_of
 from handlers.routing import Routing
 from handlers.shadows import Primary, Shadows
@@ -61,12 +62,11 @@ class Gateway:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`executors`: in order of preference, what is nearest first."""
-        self._attempts = Attempts(
-            routing=routing, executors=executors, windows=windows, clock=clock
-        )
+        self._nearest = Nearest(executors)
+        self._attempts = Attempts(routing=routing, windows=windows, clock=clock)
         self._secret = receipt_secret
         self.checks = Checks(checks)
-        self.shadows = Shadows(execute=self._attempts.execute, comparators=Comparators(comparators))
+        self.shadows = Shadows(execute=self._nearest.execute, comparators=Comparators(comparators))
 
     async def infer(
         self,
@@ -92,7 +92,7 @@ class Gateway:
             began=time.perf_counter(),
             deadline_s=deadline_s,
         )
-        served = await self._attempts.serve(asked, self._attempts.execute)
+        served = await self._attempts.serve(asked, self._nearest.execute)
         outputs = served.answer.outputs
         usage = usage_of(outputs)
         took_ms = _since(asked.began)
@@ -137,7 +137,7 @@ class Gateway:
             began=time.perf_counter(),
             deadline_s=deadline_s,
         )
-        served = await self._attempts.serve(asked, self._attempts.begin)
+        served = await self._attempts.serve(asked, self._nearest.begin)
         overhead_ms = _since(asked.began) - served.answer.runtime_ms
         is_kept = served.passage.check is not None or served.routed.decision.shadow
         assembly = Assembly() if is_kept else None
