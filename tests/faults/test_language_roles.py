@@ -6,17 +6,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-import openai
 import psutil
 import pytest
 import pytest_asyncio
 
 from tests.faults.roles import NODE, Roles, roles
+from tests.faults.streams import STREAMS, answered, begun
 from tests.scenarios.language import Facts, facts
 from tests.upstream.server import HELLO, answers, mock_upstream
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
-STREAMS = 20
 ENDLESS: dict[str, Any] = {"max_tokens": 4_000, "ignore_eos": True}
 SHORT: dict[str, Any] = {"max_tokens": 50, "ignore_eos": True}
 LONG: dict[str, Any] = {"max_tokens": 150, "ignore_eos": True}
@@ -64,31 +63,6 @@ async def arrived(asked: Facts, *nodes: str) -> int:
     )
 
 
-async def begun(asked: Facts, **parameters: Any) -> list[Begun]:
-    """Streams of which the first piece is here."""
-    counted = {"stream_options": {"include_usage": True}}
-    made = await asyncio.gather(*(asked.stream(**parameters, **counted) for _ in range(STREAMS)))
-    return [Begun(stream, [await anext(stream)]) for stream in made]
-
-
-class Begun:
-    """A stream that is read as far as `pieces`."""
-
-    def __init__(self, stream: Any, pieces: list[Any]) -> None:
-        self.stream = stream
-        self.pieces = pieces
-
-    async def end(self) -> tuple[str, int] | str:
-        """All of its text and how many tokens it is; or the code it broke with."""
-        try:
-            self.pieces += [piece async for piece in self.stream]
-        except openai.APIError as error:
-            assert isinstance(error.body, dict), error
-            return str(error.body["code"])
-        text = "".join(piece.choices[0].text for piece in self.pieces if piece.choices)
-        return text, self.pieces[-1].usage.completion_tokens
-
-
 async def test_streams_and_whole_answers_come_over_the_bus_in_order_and_counted(asked: Facts):
     alone = answered(await asked.ask(**SHORT))
     assert alone[1] == 50
@@ -97,10 +71,6 @@ async def test_streams_and_whole_answers_come_over_the_bus_in_order_and_counted(
     )
     assert [answered(answer) for answer in whole] == [alone] * STREAMS
     assert await asyncio.gather(*(stream.end() for stream in streams)) == [alone] * STREAMS
-
-
-def answered(answer: Any) -> tuple[str, int]:
-    return answer.choices[0].text, answer.usage.completion_tokens
 
 
 @pytest.mark.parametrize("how", ["stream", "whole"])
