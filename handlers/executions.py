@@ -120,12 +120,14 @@ class Executed(msgspec.Struct, frozen=True, kw_only=True, tag="executed"):
     """Spent inside the version."""
 
 
-class Chunk(msgspec.Struct, frozen=True, kw_only=True, tag="chunk"):
+class Chunk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="chunk"):
     """A piece of the outputs; the only one of a version that does not stream."""
 
     outputs: Any
     runtime_ms: float
     """Spent inside the version since it was asked."""
+    is_followed: bool = False
+    """The next one, or the failure in its place, is known to come without waiting."""
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="failed"):

@@ -32,6 +32,9 @@ class Chunks:
         self._ended = ended
         self._tokens = 0
         self._is_over = False
+        self.is_followed = False
+        """After the chunk that was read last, the next one, or the failure in its place, is known
+        to come without waiting. Never after the first, which nobody is to hold up for others."""
 
     def __aiter__(self) -> Chunks:
         return self
@@ -74,7 +77,9 @@ class Chunks:
         if self._first is not None:
             first, self._first = self._first, None
             return first.outputs
-        return (await anext(self._rest)).outputs
+        chunk = await anext(self._rest)
+        self.is_followed = chunk.is_followed
+        return chunk.outputs
 
     def _fail(self, code: str) -> None:
         self._is_over = True

@@ -102,9 +102,12 @@ class Upstreams:
         )
         try:
             async with aclosing(pieces):
-                async for outputs in pieces:
-                    took_ms = (time.perf_counter() - began) * 1_000
-                    yield Chunk(outputs=outputs, runtime_ms=took_ms)
+                async for piece in pieces:
+                    yield Chunk(
+                        outputs=piece.outputs,
+                        runtime_ms=(time.perf_counter() - began) * 1_000,
+                        is_followed=piece.is_followed,
+                    )
         except RuntimeFailed as failure:
             raise failure_of(failure) from failure
         finally:

@@ -241,6 +241,19 @@ class Inference(Protocol):
     def request_id(self) -> str: ...
 
 
+class StreamedChunks(Protocol):
+    """Of the outputs, see `engine.runtimes.documents`; of a version that does not stream, its
+    outputs as the only one. Raises as `Inferences.infer`: nothing is repeated any more."""
+
+    @property
+    def is_followed(self) -> bool:
+        """After the chunk that was read last, the next one, or the failure in its place, is known
+        to come without waiting."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[Any]: ...
+
+
 class StreamedInference(Protocol):
     """An answer that has begun, and the proof of its route."""
 
@@ -268,10 +281,7 @@ class StreamedInference(Protocol):
     def request_id(self) -> str: ...
 
     @property
-    def chunks(self) -> AsyncIterator[Any]:
-        """Of the outputs, see `engine.runtimes.documents`; of a version that does not stream, its
-        outputs as the only one. Raises as `Inferences.infer`: nothing is repeated any more."""
-        ...
+    def chunks(self) -> StreamedChunks: ...
 
 
 class Inferences(Protocol):

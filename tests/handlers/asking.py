@@ -60,9 +60,13 @@ class FakeExecutor:
             raise NotServed(f"no node serves {wanted}")
         try:
             async for outputs in streamed():
-                yield Chunk(outputs=outputs, runtime_ms=1.0)
+                yield outputs if isinstance(outputs, Chunk) else told(outputs)
         finally:
             self.closed.append(wanted.version)
+
+
+def told(outputs: Any, *, is_followed: bool = False) -> Chunk:
+    return Chunk(outputs=outputs, runtime_ms=1.0, is_followed=is_followed)
 
 
 async def answers(wanted: VersionRef, execution: Execution) -> Executed:

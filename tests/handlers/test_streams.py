@@ -12,7 +12,7 @@ from engine.routing import open_receipt
 from events.catalogue.endpoints import Policy, Shadow
 from handlers import attempts as module
 from handlers.executions import DeadlineExceeded, RequestTimedOut, VersionFailed
-from tests.handlers.asking import SECRET, FakeExecutor, Rig, says
+from tests.handlers.asking import SECRET, FakeExecutor, Rig, says, told
 from tests.handlers.world import World, eventually, opened
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
@@ -59,6 +59,18 @@ async def test_a_stream_tells_its_version_and_proof_and_counts_once_it_is_over(w
     [window] = await rig.next_second()
     assert (window.versions["1.0.0"].requests, window.versions["1.0.0"].tokens) == (1, 5)
     assert executor.closed == ["1.0.0"]
+
+
+async def test_a_stream_tells_which_chunks_have_others_behind_them_but_never_of_the_first(
+    world: World,
+):
+    async def some_together():
+        yield told(piece("a"), is_followed=True)
+        yield told(piece("b"), is_followed=True)
+        yield told(piece("c"))
+
+    async with telling(world, some_together) as (_, _, stream):
+        assert [stream.chunks.is_followed async for _ in stream.chunks] == [False, True, False]
 
 
 async def test_a_stream_is_entered_only_when_its_first_chunk_is_there(world: World):

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
 from litestar.types import Message
 from prometheus_client import CollectorRegistry
 
+from handlers.executions import VersionFailed
 from handlers.http.leaving import ClientLeft, Sending, WhileThere
 from handlers.http.metering import HttpMetrics
 from handlers.http.openai.answers import Envelope
 from handlers.http.openai.counting import Counting
 from handlers.http.openai.frames import Frames
-from handlers.http.openai.streaming import AnswerStream
+from handlers.http.openai.streaming import TOGETHER_BYTES, AnswerStream
 from handlers.spending import UNBOUNDED
 from tests.openai.voices import Voices, delta
 
@@ -84,6 +86,54 @@ async def test_the_next_piece_is_not_made_before_the_last_is_taken():
         "body": b"data: [DONE]\n\n",
         "more_body": False,
     }
+
+
+def bodies(connection: Connection) -> list[bytes]:
+    return [message["body"] for message in connection.sent[1:]]  # type: ignore[typeddict-item]
+
+
+def texts(body: bytes) -> list[str]:
+    """What the frames of a message say."""
+    frames = [json.loads(frame[6:]) for frame in body.split(b"\n\n")[:-1]]
+    return [frame["choices"][0]["delta"]["content"] for frame in frames if "choices" in frame]
+
+
+async def test_pieces_that_have_arrived_together_are_sent_together_and_wait_for_no_other():
+    voices, connection = Voices(), Connection()
+    go_on = asyncio.Event()
+    voices.says["chat"] = [(delta("a"), delta("b")), go_on, delta("c"), (delta("d"), delta("e"))]
+    for _ in range(9):
+        connection.takes.release()
+    serving = asyncio.create_task(serve(answering(voices), connection))
+    await connection.offered.acquire()
+    await connection.offered.acquire()
+    assert [texts(body) for body in bodies(connection)] == [["a", "b"]]
+    go_on.set()
+    await serving
+    *said, last = bodies(connection)
+    assert [texts(body) for body in said] == [["a", "b"], ["c"], ["d", "e"]]
+    assert last == b"data: [DONE]\n\n"
+
+
+async def test_what_arrived_together_with_a_failure_is_sent_before_it():
+    voices, connection = Voices(), Connection()
+    voices.says["chat"] = [(delta("a"), delta("b"), VersionFailed("it broke"))]
+    for _ in range(9):
+        connection.takes.release()
+    await serve(answering(voices), connection)
+    [body] = bodies(connection)
+    assert texts(body) == ["a", "b"]
+    assert json.loads(body.split(b"\n\n")[2][6:])["error"]["code"] == "runtime_failed"
+
+
+async def test_what_is_sent_together_is_bounded():
+    voices, connection = Voices(), Connection()
+    text = "x" * (TOGETHER_BYTES // 2)
+    voices.says["chat"] = [tuple(delta(text) for _ in range(5))]
+    for _ in range(9):
+        connection.takes.release()
+    await serve(answering(voices), connection)
+    assert [len(texts(body)) for body in bodies(connection)[:-1]] == [2, 2, 1]
 
 
 async def test_a_reader_that_takes_nothing_for_too_long_ends_the_work():

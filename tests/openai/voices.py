@@ -29,12 +29,29 @@ class Answer(Proof, frozen=True, kw_only=True):
 
 
 class Stream(Proof, frozen=True, kw_only=True):
-    chunks: AsyncIterator[Any]
+    chunks: Chunks
+
+
+class Chunks:
+    """What a stream says, and whether more of it is there."""
+
+    def __init__(self, first: tuple[Any, bool], rest: AsyncIterator[tuple[Any, bool]]) -> None:
+        self._first = first
+        self._rest = rest
+        self.is_followed = False
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        chunk, self.is_followed = self._first
+        yield chunk
+        async for chunk, is_followed in self._rest:
+            self.is_followed = is_followed
+            yield chunk
 
 
 class Voices:
     """An endpoint answers what `says` holds for it: outputs, an exception, or for streams a
-    sequence of chunks and exceptions. An `asyncio.Event` in any place is waited for first."""
+    sequence of chunks and exceptions; a tuple of them has arrived together. An `asyncio.Event` in
+    any place is waited for first."""
 
     def __init__(self) -> None:
         self.says: dict[str, Any] = {}
@@ -58,7 +75,7 @@ class Voices:
         chunks = self._chunks(self.says[asked["endpoint"]])
         try:
             first = await anext(chunks)
-            yield Stream(request_id=asked["request_id"], chunks=_all(first, chunks))
+            yield Stream(request_id=asked["request_id"], chunks=Chunks(first, chunks))
         except (asyncio.CancelledError, GeneratorExit):
             self.cancelled.set()
             raise
@@ -77,20 +94,16 @@ class Voices:
             raise said
         return said
 
-    async def _chunks(self, said: Sequence[Any]) -> AsyncGenerator[Any, None]:
+    async def _chunks(self, said: Sequence[Any]) -> AsyncGenerator[tuple[Any, bool], None]:
         for each in said:
             if isinstance(each, asyncio.Event):
                 await each.wait()
-            elif isinstance(each, Exception):
-                raise each
-            else:
-                yield each
-
-
-async def _all(first: Any, rest: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    yield first
-    async for chunk in rest:
-        yield chunk
+                continue
+            together = each if isinstance(each, tuple) else (each,)
+            for left, chunk in zip(range(len(together) - 1, -1, -1), together, strict=True):
+                if isinstance(chunk, Exception):
+                    raise chunk
+                yield chunk, left > 0
 
 
 def delta(content: str | None = None, **more: Any) -> dict[str, Any]:

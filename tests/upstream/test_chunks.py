@@ -45,6 +45,20 @@ def test_a_stream_gives_its_chunks_as_they_came() -> None:
     assert usage.usage.completion_tokens == 2
 
 
+def test_a_reader_tells_what_has_arrived_and_was_not_taken() -> None:
+    reader = ChunkReader(stream_bytes_max=10_000)
+    assert not reader.has_more
+    reader.feed(event(chunk("a")) + event(b"garbage") + event(DONE)[:-1])
+    assert reader.has_more
+    reader.take()
+    assert reader.has_more
+    with pytest.raises(Malformed):
+        reader.take()
+    assert not reader.has_more
+    reader.feed(b"\n")
+    assert not reader.has_more, "only the end has arrived"
+
+
 def test_chunks_of_text_completions_are_understood() -> None:
     (one,) = taken({"choices": [{"index": 0, "text": "Hi", "finish_reason": "length"}]}, DONE)
     assert one.choices[0].text == "Hi"

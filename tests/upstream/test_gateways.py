@@ -102,6 +102,14 @@ async def test_a_stream_comes_in_chunks(mock: MockUpstream, upstreams: Upstreams
     assert 0 < got[0].runtime_ms <= got[1].runtime_ms
 
 
+async def test_chunks_that_came_in_one_piece_are_told_to_follow_each_other_but_not_their_end(
+    mock: MockUpstream, upstreams: Upstreams
+) -> None:
+    mock.behaviours = [streams(chunk("He"), chunk("llo"), chunk(finish="stop"))]
+    got = [one async for one in upstreams.stream(ref("1.0.0"), asking())]
+    assert [one.is_followed for one in got] == [True, True, False]
+
+
 @pytest.mark.parametrize("version", ["0.1.0", "0.2.0", "9.9.9"])
 async def test_versions_of_other_runtimes_are_left_to_others(
     mock: MockUpstream, upstreams: Upstreams, version: str

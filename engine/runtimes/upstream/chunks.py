@@ -25,6 +25,12 @@ class ChunkReader:
         self.is_over = False
         """The stream is whole, and all its chunks were taken."""
 
+    @property
+    def has_more(self) -> bool:
+        """Whether a chunk, or what is none, has arrived and was not taken: not the end, after
+        which there may be something to wait for."""
+        return bool(self._events) and self._events[0].strip() != STREAM_END
+
     def feed(self, piece: bytes) -> None:
         """Raises TooLarge."""
         self._bytes += len(piece)

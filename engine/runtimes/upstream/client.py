@@ -30,6 +30,14 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Spent in the upstream and waiting for it, with failed attempts and the pauses between."""
 
 
+class Piece(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A chunk of an answer."""
+
+    outputs: dict[str, Any]
+    is_followed: bool
+    """The next one, or the failure in its place, comes without waiting."""
+
+
 class Client:
     """One version's upstream. To be made in the event loop that uses it."""
 
@@ -67,7 +75,7 @@ class Client:
         *,
         request_id: str = "",
         patience_s: float | None = None,
-    ) -> AsyncGenerator[dict[str, Any], None]:
+    ) -> AsyncGenerator[Piece, None]:
         """The chunks; closing it closes the upstream's connection. Raises RuntimeFailed."""
         call = call_of(inputs, parameters, request_id=request_id, patience_s=patience_s)
         if call.kind == "embeddings":
@@ -75,7 +83,7 @@ class Client:
         try:
             async with self.upstream.stream(call) as stream:
                 async for chunk in stream:
-                    yield document_in(chunk.data)
+                    yield Piece(outputs=document_in(chunk.data), is_followed=stream.is_followed)
         except UpstreamFailed as failure:
             raise runtime_failure(failure) from failure
 

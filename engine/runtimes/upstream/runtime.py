@@ -75,9 +75,9 @@ class UpstreamRuntime:
         return answered.outputs
 
     async def stream(self, inputs: Any, parameters: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
-        async with aclosing(self._ready().stream(inputs, parameters)) as chunks:
-            async for chunk in chunks:
-                yield chunk
+        async with aclosing(self._ready().stream(inputs, parameters)) as pieces:
+            async for piece in pieces:
+                yield piece.outputs
 
     async def memory_bytes(self) -> int:
         return CLIENT_BYTES

@@ -43,6 +43,11 @@ class Arriving:
             return first
         return await self._next(self._phases.next_piece)
 
+    @property
+    def is_followed(self) -> bool:
+        """As `Stream.is_followed`."""
+        return self._reader.has_more
+
     def close(self) -> None:
         """At once; a connection whose answer has not ended is closed with it."""
         self._response.close()
@@ -100,6 +105,11 @@ class Stream:
             self.close()
             raise StopAsyncIteration
         return chunk
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether the next chunk, or the failure in its place, comes without waiting."""
+        return self._arriving.is_followed
 
     def close(self) -> None:
         """Ends it wherever it is; the upstream sees its connection closed and can stop."""

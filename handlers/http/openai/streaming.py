@@ -1,9 +1,9 @@
 """Answers that are sent while they are made.
 
 Guarantees: before the first chunk has arrived nothing is sent, so that a failure until then has a
-status of its own; each chunk is sent at once, and waits until the connection takes it, so a slow
-reader costs bounded memory; a reader that takes nothing for `STALLED_SECONDS`, or leaves, ends the
-work.
+status of its own; a chunk is sent at once, or with those that have arrived together with it, and
+waits until the connection takes it, so a slow reader costs bounded memory; a reader that takes
+nothing for `STALLED_SECONDS`, or leaves, ends the work.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from handlers.http.ports import StreamedInference
 from handlers.spending import Spending
 
 STALLED_SECONDS: Final = 30.0
+TOGETHER_BYTES: Final = 64 * 2**10
+"""Frames of chunks that have arrived together are sent in pieces of about this size at most."""
 MEDIA_TYPE: Final = "text/event-stream"
 _HEADERS: Final = [
     (b"content-type", MEDIA_TYPE.encode()),
@@ -81,18 +83,21 @@ class AnswerStream(Response[bytes]):
 
     async def _send_chunks(self, stream: StreamedInference, sending: Sending) -> bytes:
         """Returns what is to be sent last."""
+        chunks, frames = stream.chunks, b""
         try:
-            async for chunk in stream.chunks:
+            async for chunk in chunks:
                 self._counting.chunk(chunk)
                 self._spending.tell(chunk)
-                frames = self._frames.of(chunk)
-                if frames:
-                    await sending.body(frames)
+                frames += self._frames.of(chunk)
+                if frames and not (chunks.is_followed and len(frames) < TOGETHER_BYTES):
+                    # Sending takes a fifth of a gateway's time: less in fewer pieces.
+                    together, frames = frames, b""
+                    await sending.body(together)
         except Exception as error:
             self._counting.failed(error)
-            return self._frames.failure(error)
+            return frames + self._frames.failure(error)
         self._counting.ended()
-        return self._frames.end()
+        return frames + self._frames.end()
 
     def _answer_headers(self, stream: StreamedInference) -> list[tuple[bytes, bytes]]:
         told = inference_headers(stream) | self._spending.headers()
