@@ -189,7 +189,7 @@ class BusExecutor:
                 reply = await self._bus.request(
                     subject_of(ref), payload, timeout_s=execution.timeout_s
                 )
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, NodeDied):  # it may only have stood still
             with contextlib.suppress(LogError):
                 await self._bus.publish(cancel_subject_of(ref), execution.request_id.encode())
             raise

@@ -11,7 +11,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from events.bus import Handler, StreamHandler
-from events.errors import LeaseLost, LogUnavailable, NoResponders, RemoteFailure, RequestTimeout
+from events.errors import (
+    LeaseLost,
+    LogUnavailable,
+    NoResponders,
+    RemoteFailure,
+    RequestTimeout,
+    ServerDied,
+)
 from events.leases import Lease, LeaseChange
 from events.timers import Wake
 
@@ -68,7 +75,7 @@ class FakeBus:
                 return await service.handler(subject, payload)
         except TimeoutError:
             raise RequestTimeout(subject, timeout_s) from None
-        except RemoteFailure:
+        except (RemoteFailure, ServerDied):
             raise
         except Exception as error:
             raise RemoteFailure(subject, "internal", type(error).__name__) from error

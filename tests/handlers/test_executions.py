@@ -7,19 +7,21 @@ from typing import Any
 
 import pytest
 
-from events.errors import RemoteFailure
+from events.errors import RemoteFailure, ServerDied
 from handlers.executions import (
     BusExecutor,
     DeadlineExceeded,
     Executed,
     Execution,
     InferenceFailed,
+    NodeDied,
     NotServed,
     RequestRefused,
     RequestTimedOut,
     VersionFailed,
     VersionOverloaded,
     VersionUnavailable,
+    cancel_subject_of,
     decode_execution,
     encode_reply,
     failed,
@@ -52,6 +54,7 @@ async def test_the_bus_carries_a_request_and_its_answer():
     ("code", "error"),
     [
         ("overloaded", NotServed),
+        ("unavailable", NotServed),
         ("internal", VersionFailed),
     ],
 )
@@ -120,3 +123,18 @@ def test_no_two_versions_share_a_subject_and_none_adds_a_token():
     subjects = [subject_of(ref(version)) for version in versions]
     assert len(set(subjects)) == len(versions)
     assert {subject.count(".") for subject in subjects} == {3}
+
+
+async def test_a_node_that_falls_silent_has_died_and_is_told_that_nobody_waits_should_it_not_have():
+    bus = FakeBus()
+    told: list[bytes] = []
+
+    async def silent(subject: str, _payload: bytes) -> bytes:
+        raise ServerDied(subject, 60.0)
+
+    await serving(bus, "1.0.0", silent)
+    await bus.listen(cancel_subject_of(ref("1.0.0")), lambda _, payload: told.append(payload))
+    execution = Execution(inputs=None, parameters={}, timeout_s=60.0, request_id="r1")
+    with pytest.raises(NodeDied):
+        await BusExecutor(bus).execute(ref("1.0.0"), execution)
+    assert told == [b"r1"]
