@@ -117,11 +117,6 @@ class LanguageRuntime:
         assert told is not None, "statistics were asked for"
         return told
 
-    async def drain(self) -> None:
-        """Take no requests in any more; returns when those in flight have ended. Raises
-        RuntimeFailed."""
-        await self._do("drain")
-
     async def memory_bytes(self) -> int:
         return await self._child.memory_bytes()
 
@@ -148,7 +143,7 @@ class LanguageRuntime:
             if not stream.over:
                 self._child.post(wire.encode(wire.Cancel(request)))
 
-    async def _do(self, what: Literal["warm", "tell", "drain"]) -> wire.Done:
+    async def _do(self, what: Literal["warm", "tell"]) -> wire.Done:
         request = next(self._requests)
         done: asyncio.Future[wire.Done] = asyncio.get_running_loop().create_future()
         self._doing[request] = done

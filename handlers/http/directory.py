@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from events.event import Position
-from handlers.http.ports import Inference
+from handlers.http.inference_ports import Inference
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,8 +11,9 @@ from prometheus_client import CollectorRegistry
 
 from events import EventLog
 from handlers.http.directory import Directory, VersionInferences
+from handlers.http.inference_ports import Inferences
 from handlers.http.metering import HttpMetrics
-from handlers.http.ports import Batchings, Budgets, Inferences, Operations, Readiness, Tenants
+from handlers.http.ports import Batchings, Budgets, Operations, Readiness, Tenants
 from handlers.http.streams import Streams
 from projections.queries import Queries
 

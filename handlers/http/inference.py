@@ -13,9 +13,9 @@ from litestar.params import JSONBody
 from engine.runtimes.documents import usage_of
 from handlers.http.access import needs
 from handlers.http.call import POSITION_HEADER, Call
+from handlers.http.inference_ports import Inference, StreamedInference
 from handlers.http.leaving import ClientLeft, WhileThere
 from handlers.http.parameters import Name
-from handlers.http.ports import Inference, StreamedInference
 from handlers.http.problems import VERSION_HEADER
 
 INFERENCE_HEADERS: Final = (

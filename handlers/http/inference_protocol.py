@@ -21,6 +21,7 @@ from handlers.http.access import needs
 from handlers.http.call import Call
 from handlers.http.directory import ServedEndpoint
 from handlers.http.inference import inference_headers, metered
+from handlers.http.inference_ports import Inference
 from handlers.http.parameters import (
     ATTRIBUTES_HEADER,
     KEY_HEADER,
@@ -28,7 +29,6 @@ from handlers.http.parameters import (
     VersionName,
     attributes,
 )
-from handlers.http.ports import Inference
 from handlers.http.problems import Rejected, invalid, not_found, problem_response
 from handlers.http.tensor_bodies import (
     OWN_PARAMETERS,

@@ -18,7 +18,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from engine.runtimes.documents import Usage
-from handlers.http.ports import StreamedInference
+from handlers.http.inference_ports import StreamedInference
 from handlers.http.stream_times import StreamTimes
 
 _VERSION: Final = ("tenant", "endpoint", "version")

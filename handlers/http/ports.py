@@ -9,8 +9,7 @@ errors (`events.errors`) or any exception with a `code` out of `problems.STATUS`
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol, TypeAlias
 
@@ -210,113 +209,6 @@ class Operations(RolloutOperations, Protocol):
 
     async def explain_receipt(self, tenant: str, *, receipt: str) -> Explanation:
         """Refused: `not_found` for another tenant's receipt, `invalid` for what is none."""
-        ...
-
-
-class Inference(Protocol):
-    """One answered inference request and the proof of its route."""
-
-    @property
-    def outputs(self) -> Any: ...
-
-    @property
-    def version(self) -> str: ...
-
-    @property
-    def position(self) -> Position: ...
-
-    @property
-    def receipt(self) -> str: ...
-
-    @property
-    def rule(self) -> str | None: ...
-
-    @property
-    def overhead_ms(self) -> float: ...
-
-    @property
-    def attempts(self) -> int: ...
-
-    @property
-    def request_id(self) -> str: ...
-
-
-class StreamedChunks(Protocol):
-    """Of the outputs, see `engine.runtimes.documents`; of a version that does not stream, its
-    outputs as the only one. Raises as `Inferences.infer`: nothing is repeated any more."""
-
-    @property
-    def is_followed(self) -> bool:
-        """After the chunk that was read last, the next one, or the failure in its place, is known
-        to come without waiting."""
-        ...
-
-    def __aiter__(self) -> AsyncIterator[Any]: ...
-
-
-class StreamedInference(Protocol):
-    """An answer that has begun, and the proof of its route."""
-
-    @property
-    def version(self) -> str: ...
-
-    @property
-    def position(self) -> Position: ...
-
-    @property
-    def receipt(self) -> str: ...
-
-    @property
-    def rule(self) -> str | None: ...
-
-    @property
-    def overhead_ms(self) -> float:
-        """Until its first chunk."""
-        ...
-
-    @property
-    def attempts(self) -> int: ...
-
-    @property
-    def request_id(self) -> str: ...
-
-    @property
-    def chunks(self) -> StreamedChunks: ...
-
-
-class Inferences(Protocol):
-    """The data plane's entry."""
-
-    async def infer(
-        self,
-        tenant: str,
-        *,
-        endpoint: str,
-        inputs: Any,
-        key: str | None,
-        attributes: Mapping[str, str],
-        parameters: Mapping[str, Any],
-        request_id: str,
-        deadline_s: float,
-    ) -> Inference:
-        """Raises exceptions whose `code` is `not_found`, `invalid`, `runtime_failed`,
-        `unavailable`, `overloaded` or `timeout`. Cancelling it ends the work."""
-        ...
-
-    def stream(
-        self,
-        tenant: str,
-        *,
-        endpoint: str,
-        inputs: Any,
-        key: str | None,
-        attributes: Mapping[str, str],
-        parameters: Mapping[str, Any],
-        request_id: str,
-        deadline_s: float,
-    ) -> AbstractAsyncContextManager[StreamedInference]:
-        """Entered when the first chunk has arrived; raises as `infer` until then. `deadline_s` is
-        for the first chunk, and for each after the one before. Leaving it ends the work."""
         ...
 
 

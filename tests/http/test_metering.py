@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from engine.runtimes.documents import Usage
 from handlers.http import metering
+from handlers.http.inference_ports import StreamedInference
 from handlers.http.metering import HttpMetrics
-from handlers.http.ports import StreamedInference
 from handlers.http.stream_times import StreamTimes
 from tests.batching.fakes import Clock
 

@@ -21,7 +21,6 @@ from engine.runtimes import (
     RuntimeFailed,
     RuntimeSettings,
     VersionOverloaded,
-    VersionUnavailable,
     create_runtime,
     describe_artifact,
 )
@@ -465,24 +464,6 @@ async def test_closing_fails_what_is_in_flight_and_leaves_no_process(ready: Read
     with pytest.raises(RuntimeFailed, match="closed"):
         await collected(stream)
     assert not process.is_running()
-
-
-async def test_fifty_streams_are_drained_and_a_newcomer_is_not_taken(ready: Ready) -> None:
-    runtime = await ready()
-    parameters = {"ignore_eos": True, "max_tokens": 100}
-    streams = [runtime.stream(CAPITAL, parameters) for _ in range(50)]
-    firsts = await asyncio.gather(*map(anext, streams))
-
-    draining = asyncio.create_task(runtime.drain())
-    rests = asyncio.gather(*map(collected, streams))
-    await draining
-    with pytest.raises(VersionUnavailable):
-        await runtime.infer(CAPITAL, {})
-    await runtime.close()
-
-    for first, rest in zip(firsts, await rests, strict=True):
-        assert [c["finish_reason"] for c in rest[-2]["choices"]] == ["length"], first
-        assert rest[-1]["usage"]["completion_tokens"] == 100
 
 
 async def test_memory_is_that_of_the_process_with_all_keys_and_values(ready: Ready) -> None:

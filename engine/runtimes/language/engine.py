@@ -82,8 +82,8 @@ class Engine:
         match order:
             case Cancel(request):
                 self._forget(request)
-            case Do(request):
-                self._beside(request, self._do(order))
+            case Do():
+                self._do(order)
             case Answer(request, asked):
                 if _chars(asked) > QUICK_CHARS:
                     self._beside(request, self._answer_long(order))
@@ -170,23 +170,20 @@ class Engine:
                 self._rehearsing.failing.discard(number)
         self.outbox.forget(request)
 
-    async def _do(self, order: Do) -> None:
+    def _do(self, order: Do) -> None:
         try:
-            done = await self._done(order)
+            done = self._done(order)
         except Exception as error:
             _log.exception("order_broke", what=order.what)
             done = Done(order.request, failed=describe(error))
         self._write(framed(done))
 
-    async def _done(self, order: Do) -> Done:
+    def _done(self, order: Do) -> Done:
         match order.what:
             case "warm":
                 return Done(order.request, failed=self._warm())
             case "tell":
                 return Done(order.request, self._scheduler.statistics())
-            case "drain":
-                await self._serving.stop("drain")
-                return Done(order.request)
 
     def _warm(self) -> str | None:
         """Generate a little, unless that was done; why it could not be. Of what the statistics

@@ -51,7 +51,7 @@ class Do(msgspec.Struct, frozen=True, array_like=True, tag="do"):
     and finish those that there are."""
 
     request: int
-    what: Literal["warm", "tell", "drain"]
+    what: Literal["warm", "tell"]
 
 
 Order: TypeAlias = Answer | Cancel | Do

@@ -6,8 +6,8 @@ import time
 from typing import Any
 
 from handlers.http.inference import LEFT
+from handlers.http.inference_ports import StreamedInference
 from handlers.http.metering import HttpMetrics
-from handlers.http.ports import StreamedInference
 from handlers.http.stream_times import StreamTimes
 
 

@@ -15,6 +15,7 @@ from handlers.http.access import needs
 from handlers.http.call import Call
 from handlers.http.directory import ServedModel
 from handlers.http.inference import inference_headers, metered
+from handlers.http.inference_ports import Inference
 from handlers.http.openai.answers import (
     FORMS,
     Completion,
@@ -40,7 +41,6 @@ from handlers.http.parameters import (
     NAME_PATTERN,
     attributes,
 )
-from handlers.http.ports import Inference
 from handlers.http.problems import not_found
 
 _NAME: Final = re.compile(NAME_PATTERN)

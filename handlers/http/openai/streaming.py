@@ -15,10 +15,10 @@ from litestar import Response
 from litestar.types import Receive, Scope, Send
 
 from handlers.http.inference import inference_headers
+from handlers.http.inference_ports import StreamedInference
 from handlers.http.leaving import ClientLeft, Sending, WhileThere
 from handlers.http.openai.counting import Counting
 from handlers.http.openai.frames import Frames
-from handlers.http.ports import StreamedInference
 from handlers.spending import Spending
 
 STALLED_SECONDS: Final = 30.0
