@@ -33,7 +33,8 @@ class Bus(Protocol):
     def stream(
         self, subject: str, payload: bytes, *, timeout_s: float
     ) -> AsyncGenerator[bytes, None]:
-        """All replies in order; `timeout_s` bounds the wait for each. Raises as `request`.
+        """All replies in order; `timeout_s` bounds the wait for each. Raises as `request`, and
+        ReaderTooSlow.
 
         Closing the iterator tells the server, whose handler is then cancelled.
         """

@@ -115,6 +115,13 @@ class ServerDied(RequestTimeout):
         self.args = (f"whoever answered on {subject} has fallen silent",)
 
 
+class ReaderTooSlow(LogError):
+    """More replies have come than may wait to be read; whoever sent them is told to stop."""
+
+    def __init__(self, subject: str, replies_max: int) -> None:
+        super().__init__(f"{subject}: more than {replies_max} replies wait to be read")
+
+
 class RemoteFailure(LogError):
     """The service answered with an error. `code` is one of the contract's problem codes."""
 

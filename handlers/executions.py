@@ -17,6 +17,7 @@ from events.errors import (
     LogError,
     LogUnavailable,
     NoResponders,
+    ReaderTooSlow,
     RemoteFailure,
     RequestTimeout,
     ServerDied,
@@ -267,6 +268,8 @@ def _failures(ref: VersionRef, execution: Execution) -> Iterator[None]:
         yield
     except (NoResponders, LogUnavailable) as error:
         raise NotServed(f"no node serves {ref}") from error
+    except ReaderTooSlow as error:  # who asked is at fault, not the version
+        raise RequestTimedOut("the answer was read too slowly") from error
     except ServerDied as error:
         raise NodeDied(f"the node that was asked for {ref} has died") from error
     except RequestTimeout as error:

@@ -23,6 +23,7 @@ from events.bus import Handler, StreamHandler
 from events.errors import (
     LogUnavailable,
     NoResponders,
+    ReaderTooSlow,
     RemoteFailure,
     RequestTimeout,
     ServerDied,
@@ -189,7 +190,7 @@ class _Replies:
     async def _take(self, *, ends_at: float) -> list[Msg]:
         """What has come, maybe only a sign of life. Raises what `JetStreamBus.stream` does."""
         if len(self._channel) > STREAM_BUFFER_MAX:
-            raise RemoteFailure(self._subject, "overloaded", "the reader is too slow")
+            raise ReaderTooSlow(self._subject, STREAM_BUFFER_MAX)
         left_s = ends_at - asyncio.get_running_loop().time()
         try:
             return await self._channel.take(_TAKE_MAX, timeout_s=min(SILENT_SECONDS, left_s))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from events.errors import RemoteFailure, ServerDied
+from events.errors import ReaderTooSlow, RemoteFailure, ServerDied
 from handlers.executions import (
     BusExecutor,
     DeadlineExceeded,
@@ -104,6 +104,16 @@ async def test_without_a_server_or_a_connection_nothing_was_executed():
     bus.away = True
     with pytest.raises(NotServed):
         await BusExecutor(bus).execute(ref("1.0.0"), EXECUTION)
+
+
+async def test_a_stream_that_is_read_too_slowly_is_nobodys_failure_but_the_readers():
+    class SlowlyRead(FakeBus):
+        async def stream(self, subject: str, payload: bytes, *, timeout_s: float) -> Any:
+            raise ReaderTooSlow(subject, 10_000)
+            yield b""
+
+    with pytest.raises(RequestTimedOut, match="slowly"):
+        await anext(BusExecutor(SlowlyRead()).stream(ref("1.0.0"), EXECUTION))
 
 
 async def test_a_node_that_does_not_answer_in_time_is_a_deadline():
