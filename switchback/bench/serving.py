@@ -55,8 +55,10 @@ async def _serve(
         port = process.http.port if process.http is not None else 0
         settle_collector()
         pipe.send(Serving(os.getpid(), settings.host, port, key))
-        asyncio.get_running_loop().add_reader(pipe.fileno(), stop.set)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(pipe.fileno(), stop.set)
         process.failure.add_done_callback(lambda _: stop.set())
         await stop.wait()
+        loop.remove_reader(pipe.fileno())  # it is at its end, and would be read again and again
         if process.failure.done():
             process.failure.result()
