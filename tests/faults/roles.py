@@ -74,8 +74,8 @@ class Roles:
 
 
 def models_below(pid: int) -> list[psutil.Process]:
-    """The processes of language models that a process has started."""
-    children = psutil.Process(pid).children(recursive=True)
+    """The processes of language models that a process has started itself."""
+    children = psutil.Process(pid).children()
     return [child for child in children if "language.host" in " ".join(child.cmdline())]
 
 
