@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from handlers.attempts import NOT_SERVED_SECONDS, RETRY_SECONDS
+from handlers.attempts import LAST_MOMENT_SECONDS, NOT_SERVED_SECONDS, RETRY_SECONDS
 from handlers.executions import (
     EndpointUnknown,
     Execution,
@@ -65,7 +65,7 @@ class Direct:
             execution = Execution(
                 inputs=inputs,
                 parameters=dict(parameters),
-                timeout_s=deadline_s - spent_s,
+                timeout_s=max(deadline_s - spent_s, LAST_MOMENT_SECONDS),
                 request_id=request_id,
             )
             try:

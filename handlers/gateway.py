@@ -12,19 +12,18 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
-
-import msgspec
+from typing import Any, Unpack
 
 from engine.agreement import Function
 from engine.routing import Receipt, receipt_for, sign
 from engine.runtimes.documents import Assembly, usage_of
-from events import Position
 from handlers.attempts import Asked, Attempts, Served
 from handlers.checks import NO_CHECKS, Checks
 from handlers.comparators import NO_FUNCTIONS, Comparators
 from handlers.executions import Executor
+from handlers.http.inference_ports import Asking
 from handlers.nearest import Nearest
+from handlers.proof import Proof
 from handlers.routes import ref_of
 from handlers.routing import Routing
 from handlers.shadows import Primary, Shadows
@@ -32,19 +31,10 @@ from handlers.streaming import Chunks, Stream
 from handlers.traffic.windows import Windows
 
 
-class Inference(msgspec.Struct, frozen=True, kw_only=True):
+class Inference(Proof, frozen=True, kw_only=True):
     """One answered request and the proof of its route."""
 
     outputs: Any
-    version: str
-    position: Position
-    """Of the event that set the policy."""
-    receipt: str
-    rule: str | None
-    overhead_ms: float
-    """Spent outside the version."""
-    attempts: int
-    request_id: str
 
 
 class Gateway:
@@ -68,30 +58,9 @@ class Gateway:
         self.checks = Checks(checks)
         self.shadows = Shadows(execute=self._nearest.execute, comparators=Comparators(comparators))
 
-    async def infer(
-        self,
-        tenant: str,
-        *,
-        endpoint: str,
-        inputs: Any,
-        key: str | None,
-        attributes: Mapping[str, str],
-        parameters: Mapping[str, Any],
-        request_id: str,
-        deadline_s: float,
-    ) -> Inference:
+    async def infer(self, tenant: str, **asking: Unpack[Asking]) -> Inference:
         """Raises InferenceFailed."""
-        asked = Asked(
-            tenant=tenant,
-            endpoint=endpoint,
-            key=key,
-            attributes=attributes,
-            request_id=request_id,
-            inputs=inputs,
-            parameters=dict(parameters),
-            began=time.perf_counter(),
-            deadline_s=deadline_s,
-        )
+        asked = Asked(tenant=tenant, began=time.perf_counter(), **asking)
         served = await self._attempts.serve(asked, self._nearest.execute)
         outputs = served.answer.outputs
         usage = usage_of(outputs)
@@ -108,35 +77,14 @@ class Gateway:
             rule=served.routed.decision.rule,
             overhead_ms=round(took_ms - served.answer.runtime_ms, 3),
             attempts=served.attempts,
-            request_id=request_id,
+            request_id=asked.request_id,
         )
 
     @asynccontextmanager
-    async def stream(
-        self,
-        tenant: str,
-        *,
-        endpoint: str,
-        inputs: Any,
-        key: str | None,
-        attributes: Mapping[str, str],
-        parameters: Mapping[str, Any],
-        request_id: str,
-        deadline_s: float,
-    ) -> AsyncIterator[Stream]:
+    async def stream(self, tenant: str, **asking: Unpack[Asking]) -> AsyncIterator[Stream]:
         """Entered when the first chunk has arrived; leaving it ends the work. Raises
         InferenceFailed."""
-        asked = Asked(
-            tenant=tenant,
-            endpoint=endpoint,
-            key=key,
-            attributes=attributes,
-            request_id=request_id,
-            inputs=inputs,
-            parameters=dict(parameters),
-            began=time.perf_counter(),
-            deadline_s=deadline_s,
-        )
+        asked = Asked(tenant=tenant, began=time.perf_counter(), **asking)
         served = await self._attempts.serve(asked, self._nearest.begin)
         overhead_ms = _since(asked.began) - served.answer.runtime_ms
         is_kept = served.passage.check is not None or served.routed.decision.shadow
@@ -155,7 +103,7 @@ class Gateway:
                 rule=served.routed.decision.rule,
                 overhead_ms=round(overhead_ms, 3),
                 attempts=served.attempts,
-                request_id=request_id,
+                request_id=asked.request_id,
                 chunks=chunks,
             )
         finally:

@@ -6,12 +6,10 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-import msgspec
-
 from engine.runtimes.documents import Assembly, usage_of
-from events import Position
 from handlers.attempts import Asked, Begun, Served
 from handlers.executions import UNEXPECTED, Chunk, InferenceFailed, RequestTimedOut
+from handlers.proof import Proof
 
 Ended: TypeAlias = Callable[[Any], None]
 """Told of the outputs that were streamed, put together."""
@@ -93,15 +91,7 @@ class Chunks:
             self._ended(self._assembly.outputs())
 
 
-class Stream(msgspec.Struct, frozen=True, kw_only=True):
+class Stream(Proof, frozen=True, kw_only=True):
     """An answer that has begun, and the proof of its route."""
 
-    version: str
-    position: Position
-    receipt: str
-    rule: str | None
-    overhead_ms: float
-    """Spent outside the version until its first chunk."""
-    attempts: int
-    request_id: str
     chunks: Chunks

@@ -4,54 +4,28 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict, Unpack
 
 from events.event import Position
 
 
-class Inference(Protocol):
-    """One answered inference request and the proof of its route."""
+class Asking(TypedDict):
+    """One request, as keyword arguments."""
 
-    @property
-    def outputs(self) -> Any: ...
-
-    @property
-    def version(self) -> str: ...
-
-    @property
-    def position(self) -> Position: ...
-
-    @property
-    def receipt(self) -> str: ...
-
-    @property
-    def rule(self) -> str | None: ...
-
-    @property
-    def overhead_ms(self) -> float: ...
-
-    @property
-    def attempts(self) -> int: ...
-
-    @property
-    def request_id(self) -> str: ...
+    endpoint: str
+    inputs: Any
+    key: str | None
+    """The routing key, if the client gave one."""
+    attributes: Mapping[str, str]
+    """For rules that look at the request."""
+    parameters: dict[str, Any]
+    request_id: str
+    deadline_s: float
+    """For the answer; of a stream for its first chunk, and for each after the one before."""
 
 
-class StreamedChunks(Protocol):
-    """Of the outputs, see `engine.runtimes.documents`; of a version that does not stream, its
-    outputs as the only one. Raises as `Inferences.infer`: nothing is repeated any more."""
-
-    @property
-    def is_followed(self) -> bool:
-        """After the chunk that was read last, the next one, or the failure in its place, is known
-        to come without waiting."""
-        ...
-
-    def __aiter__(self) -> AsyncIterator[Any]: ...
-
-
-class StreamedInference(Protocol):
-    """An answer that has begun, and the proof of its route."""
+class Proof(Protocol):
+    """Who answered a request, and why."""
 
     @property
     def version(self) -> str: ...
@@ -67,7 +41,7 @@ class StreamedInference(Protocol):
 
     @property
     def overhead_ms(self) -> float:
-        """Until its first chunk."""
+        """Spent outside the version; of a stream until its first chunk."""
         ...
 
     @property
@@ -76,6 +50,30 @@ class StreamedInference(Protocol):
     @property
     def request_id(self) -> str: ...
 
+
+class Inference(Proof, Protocol):
+    """One answered inference request and the proof of its route."""
+
+    @property
+    def outputs(self) -> Any: ...
+
+
+class StreamedChunks(Protocol):
+    """Of the outputs, see `engine.runtimes.documents`; of a version that does not stream, its
+    outputs as the only one. Raises as `Inferences.infer`: nothing is repeated any more."""
+
+    @property
+    def is_followed(self) -> bool:
+        """After the chunk that was read last, the next one, or the failure in its place, is known
+        to come without waiting."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[Any]: ...
+
+
+class StreamedInference(Proof, Protocol):
+    """An answer that has begun, and the proof of its route."""
+
     @property
     def chunks(self) -> StreamedChunks: ...
 
@@ -83,34 +81,14 @@ class StreamedInference(Protocol):
 class Inferences(Protocol):
     """The data plane's entry."""
 
-    async def infer(
-        self,
-        tenant: str,
-        *,
-        endpoint: str,
-        inputs: Any,
-        key: str | None,
-        attributes: Mapping[str, str],
-        parameters: Mapping[str, Any],
-        request_id: str,
-        deadline_s: float,
-    ) -> Inference:
+    async def infer(self, tenant: str, **asking: Unpack[Asking]) -> Inference:
         """Raises exceptions whose `code` is `not_found`, `invalid`, `runtime_failed`,
         `unavailable`, `overloaded` or `timeout`. Cancelling it ends the work."""
         ...
 
     def stream(
-        self,
-        tenant: str,
-        *,
-        endpoint: str,
-        inputs: Any,
-        key: str | None,
-        attributes: Mapping[str, str],
-        parameters: Mapping[str, Any],
-        request_id: str,
-        deadline_s: float,
+        self, tenant: str, **asking: Unpack[Asking]
     ) -> AbstractAsyncContextManager[StreamedInference]:
-        """Entered when the first chunk has arrived; raises as `infer` until then. `deadline_s` is
-        for the first chunk, and for each after the one before. Leaving it ends the work."""
+        """Entered when the first chunk has arrived; raises as `infer` until then. Leaving it ends
+        the work."""
         ...

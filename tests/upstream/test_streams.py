@@ -229,12 +229,10 @@ async def test_a_reader_that_leaves_closes_the_upstreams_connection(
     await mock.until(lambda seen: seen.open == 0)
 
 
-@pytest.mark.parametrize("data", [b"", EVENTS_HEAD + CHUNKED, FIRST])
-async def test_cancelling_reaches_the_upstream_in_every_phase(
-    mock: MockUpstream, open_upstream: Open, data: bytes
-) -> None:
+async def stalled(mock: MockUpstream, upstream: Upstream, data: bytes) -> asyncio.Future[None]:
+    """Somebody reads a stream that gives no more than this, and has read what there is."""
     mock.behaviours = [stalls(data)]
-    upstream, began = open_upstream(), asyncio.Event()
+    began = asyncio.Event()
 
     async def read() -> None:
         async with upstream.stream(chat()) as stream:
@@ -245,6 +243,15 @@ async def test_cancelling_reaches_the_upstream_in_every_phase(
     await mock.until(lambda seen: len(seen.requests) == 1)
     if data == FIRST:
         await began.wait()
+    return reading
+
+
+@pytest.mark.parametrize("data", [b"", EVENTS_HEAD + CHUNKED, FIRST])
+async def test_cancelling_reaches_the_upstream_in_every_phase(
+    mock: MockUpstream, open_upstream: Open, data: bytes
+) -> None:
+    upstream = open_upstream()
+    reading = await stalled(mock, upstream, data)
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
@@ -334,18 +341,8 @@ async def test_no_connection_is_left_after_many_failures(
 async def test_closing_ends_what_is_in_flight(
     mock: MockUpstream, open_upstream: Open, data: bytes
 ) -> None:
-    mock.behaviours = [stalls(data)]
-    upstream, began = open_upstream(), asyncio.Event()
-
-    async def read() -> None:
-        async with upstream.stream(chat()) as stream:
-            async for _ in stream:
-                began.set()
-
-    reading = asyncio.ensure_future(read())
-    await mock.until(lambda seen: len(seen.requests) == 1)
-    if data == FIRST:
-        await began.wait()
+    upstream = open_upstream()
+    reading = await stalled(mock, upstream, data)
     await upstream.close()
     await upstream.close()
     with pytest.raises(Closed):
