@@ -27,9 +27,9 @@ from typing import Any, Final, Literal
 import structlog
 
 from engine.batching import Statistics
-from engine.runtimes.artifacts import ArtifactDiffers, ArtifactRefused, verify_artifact
 from engine.runtimes.child import ENVIRONMENT, Child, ChildEnded
 from engine.runtimes.configs import LanguageConfig
+from engine.runtimes.directories import verified_directory
 from engine.runtimes.language import asking, wire
 from engine.runtimes.language.answers import FINISH, Answers
 from engine.runtimes.language.streams import Stream
@@ -77,7 +77,8 @@ class LanguageRuntime:
         self._doing: dict[int, asyncio.Future[wire.Done]] = {}
 
     async def load(self) -> None:
-        path = await self._verified_path()
+        # The process compares what it reads with the digest once more, as it reads it.
+        path = await verified_directory(self._artifact, self._settings.artifact_roots)
         try:
             await self._child.start(
                 lambda fd, _: self._command(path, fd),
@@ -205,20 +206,6 @@ class LanguageRuntime:
         )
         # Without what the user or the working directory may hold in the place of our packages.
         return (sys.executable, "-s", "-P", "-m", _HOST, wire.encode_arguments(arguments))
-
-    async def _verified_path(self) -> Path:
-        """The place, in a folder that artifacts may come from. What is read there, the process
-        compares with the digest once more, as it reads it."""
-        roots = self._settings.artifact_roots
-        try:
-            path = await asyncio.to_thread(verify_artifact, self._artifact, roots)
-        except ArtifactDiffers as error:
-            raise LoadFailed("digest", str(error)) from error
-        except ArtifactRefused as error:
-            raise LoadFailed("artifact", str(error)) from error
-        if not path.is_dir():
-            raise LoadFailed("artifact", "a language model's artifact is a directory")
-        return path
 
 
 def _failure(refused: wire.Refused) -> RuntimeFailed:

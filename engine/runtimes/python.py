@@ -26,9 +26,9 @@ from typing import Any, Final, Literal, TypeAlias
 import msgspec
 import structlog
 
-from engine.runtimes.artifacts import ArtifactDiffers, ArtifactRefused, verify_artifact
 from engine.runtimes.child import Child, ChildEnded
 from engine.runtimes.configs import PythonConfig
+from engine.runtimes.directories import verified_directory
 from engine.runtimes.python_host import Arguments
 from engine.runtimes.runtime import LoadFailed, RuntimeFailed, RuntimeSettings
 from events.catalogue.models import Artifact
@@ -73,7 +73,7 @@ class PythonRuntime:
         self._failures = 0
 
     async def load(self) -> None:
-        path = await self._verified_path()
+        path = await verified_directory(self._artifact, self._settings.artifact_roots)
         ready = self._expect(0)
         try:
             await self._child.start(lambda fd, directory: self._command(path, fd, directory))
@@ -99,18 +99,6 @@ class PythonRuntime:
 
     async def close(self) -> None:
         await self._child.close()
-
-    async def _verified_path(self) -> Path:
-        roots = self._settings.artifact_roots
-        try:
-            path = await asyncio.to_thread(verify_artifact, self._artifact, roots)
-        except ArtifactDiffers as error:
-            raise LoadFailed("digest", str(error)) from error
-        except ArtifactRefused as error:
-            raise LoadFailed("artifact", str(error)) from error
-        if not path.is_dir():
-            raise LoadFailed("artifact", "a python version's artifact is a directory")
-        return path
 
     def _command(self, path: Path, fd: int, directory: str) -> tuple[str, ...]:
         return (

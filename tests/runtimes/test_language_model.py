@@ -517,7 +517,7 @@ async def test_files_that_change_after_they_were_verified_are_not_loaded(
         (mine / "config.json").write_text(config.replace("small", "smart"))
         return mine
 
-    monkeypatch.setattr("engine.runtimes.language_model.verify_artifact", verified_then_changed)
+    monkeypatch.setattr("engine.runtimes.directories.verify_artifact", verified_then_changed)
 
     assert (await _load_refused(made(settings, artifact))).reason == "digest"
 
